@@ -1,0 +1,7 @@
+"""`python -m siteswap`."""
+
+import sys
+
+from siteswap.cli import main
+
+sys.exit(main())

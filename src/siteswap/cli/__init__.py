@@ -1,0 +1,63 @@
+"""The command line: everything a user sees, and no rules of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from siteswap.errors import EXIT_STATUS, Kind, SiteswapError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (docs/reference.md lists them).
+
+    Every failure is one clear line on stderr with the next step; a traceback
+    appears only for a bug and only with SITESWAP_TRACEBACK=1.
+    """
+    from siteswap.cli import commands, parser
+
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        chosen = parser.build().parse_args(words)
+        return commands.run(chosen, words)
+    except KeyboardInterrupt:
+        print("siteswap: interrupted; the environment is as it was", file=sys.stderr)
+        return EXIT_STATUS[Kind.INTERRUPTED]
+    except SiteswapError as error:
+        _tell(error)
+        return error.exit_status
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is left to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _tell(
+            SiteswapError(
+                Kind.SYSTEM, f"{where}{error.strerror or error}", hint="the environment is as it was"
+            )
+        )
+        return EXIT_STATUS[Kind.SYSTEM]
+    except Exception as error:
+        if os.environ.get("SITESWAP_TRACEBACK"):
+            raise
+        problem = f"BUG: {type(error).__name__}: {error}"
+        _tell(SiteswapError(Kind.BUG, problem, hint="SITESWAP_TRACEBACK=1 shows where; please report it"))
+        return EXIT_STATUS[Kind.BUG]
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _tell(error: SiteswapError) -> None:
+    if error.detail:
+        print(error.detail, file=sys.stderr)
+    print(f"siteswap: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  → {error.hint}", file=sys.stderr)

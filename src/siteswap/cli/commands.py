@@ -1,0 +1,416 @@
+"""One function a command: take what was typed, call the facade, print the result."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from packaging.metadata import parse_email
+from packaging.utils import canonicalize_name
+
+from siteswap import checks
+from siteswap.cache import open_cache
+from siteswap.cli import live, render
+from siteswap.collect import DEFAULT_KEEP
+from siteswap.environment import Environment
+from siteswap.errors import Kind, SiteswapError
+from siteswap.fetch import without_password
+from siteswap.fs import FileSystem
+from siteswap.generation import Generation, read_current
+from siteswap.layout import Number
+from siteswap.manifest import Distribution
+from siteswap.progress import Progress
+from siteswap.requirements import Request, parse_file, parse_line
+from siteswap.resolve import Options
+from siteswap.transaction import Outcome
+from siteswap.trial import Gates
+
+
+def run(chosen: argparse.Namespace, words: Sequence[str]) -> int:
+    """Run the chosen command; returns 0, or raises SiteswapError."""
+    # It is kept in the history, which whoever may run the environment may read.
+    chosen.typed = shlex.join(_without_password(word) for word in words)
+    chosen.view = live.choose(chosen.quiet)
+    try:
+        _COMMANDS[chosen.verb](chosen)
+    finally:
+        chosen.view.stop()
+    return 0
+
+
+def _create(chosen: argparse.Namespace) -> None:
+    made = Environment.create(
+        chosen.env,
+        python=chosen.python,
+        system_site_packages=chosen.system_site_packages,
+        command=chosen.typed,
+        progress=chosen.view,
+    )
+    found = made.current.interpreter
+    if chosen.json:
+        _print_json({"environment": str(made.layout.root), "generation": 1, "python": found.version})
+        return
+    root = shlex.quote(str(made.layout.root))
+    print(f"{made.layout.root}: an empty environment with Python {found.version} ({found.executable})")
+    print(f"activate it with: . {root}/bin/activate")
+
+
+def _install(chosen: argparse.Namespace) -> None:
+    environment, fs = _open(chosen), FileSystem()
+    request = Request(
+        tuple(parse_line(text, Path.cwd(), fs) for text in chosen.requirements)
+        + tuple(parse_line(text, Path.cwd(), fs, editable=True) for text in chosen.editable)
+    )
+    for name in chosen.requirement:
+        request = request.plus(_read_file(name, chosen))
+    if not request.requirements and not chosen.upgrade:
+        raise SiteswapError(Kind.USAGE, "nothing to install", hint="name a requirement, or a file with -r")
+    request = request.plus(_constraints(chosen))
+    outcome = environment.install(
+        request,
+        _options(chosen),
+        gates=_gates(chosen),
+        upgrade=chosen.upgrade,
+        allow_overlap=chosen.allow_overlap,
+        dry_run=chosen.dry_run,
+        compile_all=chosen.compile,
+        command=chosen.typed,
+    )
+    _report(outcome, chosen)
+
+
+def _uninstall(chosen: argparse.Namespace) -> None:
+    outcome = _open(chosen).uninstall(
+        chosen.names, gates=_gates(chosen), dry_run=chosen.dry_run, command=chosen.typed
+    )
+    _report(outcome, chosen)
+
+
+def _sync(chosen: argparse.Namespace) -> None:
+    path = Path(chosen.file)
+    source: Path | Request = path
+    if not (path.name == "pylock.toml" or (path.name.startswith("pylock.") and path.suffix == ".toml")):
+        source = _read_file(chosen.file, chosen).plus(_constraints(chosen))
+    outcome = _open(chosen).sync(
+        source,
+        _options(chosen),
+        gates=_gates(chosen),
+        dry_run=chosen.dry_run,
+        compile_all=chosen.compile,
+        command=chosen.typed,
+    )
+    _report(outcome, chosen)
+
+
+def _list(chosen: argparse.Namespace) -> None:
+    distributions = _as_it_is(_generation(chosen))
+    if chosen.json:
+        _print_json(render.list_json(distributions))
+    else:
+        print(render.list_text(distributions))
+
+
+def _show(chosen: argparse.Namespace) -> None:
+    generation = _open(chosen).current
+    distributions = {item.name: item for item in _as_it_is(generation)}
+    names = [canonicalize_name(name) for name in chosen.names]
+    missing = [name for name in names if name not in distributions]
+    if missing:
+        raise SiteswapError(
+            Kind.REQUIREMENT, f"{', '.join(missing)}: not installed", hint="siteswap list shows what is"
+        )
+    everything = []
+    tree = checks.needed(list(distributions), distributions.values(), generation.interpreter)
+    for name in names:
+        item = distributions[name]
+        metadata, _ = parse_email(generation.metadata(item))
+        data: dict[str, Any] = {
+            "name": item.name,
+            "version": item.version,
+            "requested": item.requested,
+            "origin": item.origin,
+            "editable": item.editable,
+            "location": str(generation.layout.path / Path(item.dist_info).parent),
+            "requires": sorted(found for found, holders in tree.items() if name in holders),
+            "required_by": sorted(tree.get(name, ())),
+        }
+        for field in ("summary", "home_page", "author", "license"):
+            data[field] = metadata.get(field)
+        if chosen.files:
+            data["files"] = [row.path for row in generation.record(item)]
+        everything.append((item, data))
+    if chosen.json:
+        _print_json([data for _, data in everything])
+    else:
+        print("\n---\n".join(render.show_text(item, data) for item, data in everything))
+
+
+def _export(chosen: argparse.Namespace) -> None:
+    generation = _generation(chosen)
+    distributions = _as_it_is(generation)
+    lock = generation.lock_file()
+    if chosen.format == "pylock":
+        text = lock.noting(generation.manifest.requirements).text
+        outside = [item.title for item in distributions if item.name not in lock.names]
+        if outside:
+            chosen.view.note(f"installed by another tool, so not in the lock: {', '.join(outside)}")
+    else:
+        direct = {item.name: item.location_line for item in lock.direct(generation.interpreter)}
+        lines = [direct.get(item.name) or f"{item.name}=={item.version}" for item in distributions]
+        text = "".join(f"{line}\n" for line in lines)
+    if chosen.output:
+        FileSystem().replace(Path(chosen.output).absolute(), text.encode())
+    else:
+        sys.stdout.write(text)
+
+
+def _history(chosen: argparse.Namespace) -> None:
+    past = _open(chosen).history()
+    if chosen.json:
+        _print_json(render.history_json(past))
+    else:
+        print(render.history_text(past))
+
+
+def _diff(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    after = (
+        environment.find(chosen.after) if chosen.after else read_current(environment.fs, environment.layout)
+    )
+    if chosen.before:
+        before = environment.find(chosen.before)
+    else:
+        base = environment.generation(after).manifest.base
+        if base is None:
+            raise SiteswapError(
+                Kind.USAGE, f"generation {after} was made from none", hint="siteswap diff A B"
+            )
+        before = base
+    found = environment.diff(before, after)
+    if chosen.json:
+        _print_json(
+            {"before": before, "after": after, "changes": [render.change_json(item) for item in found]}
+        )
+    else:
+        print("\n".join(map(str, found)) or f"generations {before} and {after} hold the same")
+
+
+def _rollback(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    target = environment.find(chosen.generation) if chosen.generation else None
+    _report(environment.rollback(target, command=chosen.typed), chosen)
+
+
+def _tag(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    if chosen.delete is not None:
+        if chosen.generation is not None:
+            raise SiteswapError(Kind.USAGE, "--delete takes only the tag", hint="siteswap tag --delete NAME")
+        environment.untag(chosen.delete)
+    elif chosen.generation is not None and chosen.name is not None:
+        environment.tag(environment.find(chosen.generation), chosen.name)
+    elif chosen.generation is not None:
+        raise SiteswapError(Kind.USAGE, "which name?", hint="siteswap tag N NAME")
+    tags = environment.tags()
+    if chosen.json:
+        _print_json(tags)
+    elif tags:
+        print(render.table(("Tag", "Gen"), [(name, str(number)) for name, number in sorted(tags.items())]))
+
+
+def _run(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    number = environment.find(chosen.generation) if chosen.generation else None
+    environment.run(number, chosen.command)
+
+
+def _ps(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    current = read_current(environment.fs, environment.layout)
+    users = environment.users()
+    if chosen.json:
+        _print_json(
+            [
+                {
+                    "pid": user.pid,
+                    "generation": user.generation,
+                    "behind": current - user.generation,
+                    "uid": user.uid,
+                    "command": user.command,
+                }
+                for user in users
+            ]
+        )
+    else:
+        print(render.users_text(users, current))
+
+
+def _gc(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    keep = DEFAULT_KEEP if chosen.keep is None else chosen.keep
+    if keep < 0:
+        raise SiteswapError(Kind.USAGE, "--keep takes a number of 0 or more")
+    gone: list[Number] = []
+    if chosen.dry_run:
+        verdicts = environment.plan_collection(keep)
+    else:
+        gone, verdicts = environment.gc(keep, command=chosen.typed)
+    if chosen.json:
+        _print_json(
+            {
+                "removed": gone,
+                "generations": [
+                    {"generation": item.number, "keep": item.keep, "reason": item.reason} for item in verdicts
+                ],
+            }
+        )
+    else:
+        print(render.verdicts_text(verdicts, gone, dry_run=chosen.dry_run))
+
+
+def _cache(chosen: argparse.Namespace) -> None:
+    cache = open_cache()
+    if chosen.action == "dir":
+        print(cache.root)
+    elif chosen.action == "size":
+        print(cache.size())
+    else:
+        print(f"{cache.prune() / 1e6:.1f} MB removed from {cache.root}")
+
+
+def _without_password(word: str) -> str:
+    option, equals, url = word.partition("=")
+    if "://" in option or "://" not in url:
+        return without_password(word) if "://" in word else word
+    return f"{option}{equals}{without_password(url)}"
+
+
+# -- what commands share -------------------------------------------------------------------------
+
+
+def _open(chosen: argparse.Namespace) -> Environment:
+    path = chosen.env or os.environ.get("VIRTUAL_ENV") or ".venv"
+    fs = FileSystem()
+    tree = chosen.env and fs.entry(Path(path, "pyproject.toml")) and not fs.entry(Path(path, ".siteswap"))
+    if tree:
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{path} is a source tree, not an environment: -e names the environment",
+            hint=f"siteswap install --editable {shlex.quote(path)}",
+        )
+    view: Progress = chosen.view
+    return Environment.open(path, progress=view, lock_timeout=getattr(chosen, "lock_timeout", None))
+
+
+def _generation(chosen: argparse.Namespace) -> Generation:
+    environment = _open(chosen)
+    if chosen.generation:
+        return environment.generation(environment.find(chosen.generation))
+    return environment.current
+
+
+def _as_it_is(generation: Generation) -> list[Distribution]:
+    """What is really there: the manifest's distributions, as other tools left them."""
+    drift = generation.drift()
+    foreign = {item.name: item for item in drift.foreign}
+    kept = [
+        item
+        for item in generation.manifest.distributions
+        if item.name not in foreign and item.name not in drift.removed
+    ]
+    return sorted([*kept, *foreign.values()], key=lambda item: item.name)
+
+
+def _read_file(name: str, chosen: argparse.Namespace) -> Request:
+    path = Path("/dev/stdin") if name == "-" else Path(name)
+    return parse_file(path, FileSystem(), extras=chosen.extra, groups=chosen.group)
+
+
+def _constraints(chosen: argparse.Namespace) -> Request:
+    paths = tuple(Path(name).absolute() for name in chosen.constraint)
+    for path in paths:
+        if FileSystem().entry(path) is None:
+            raise SiteswapError(
+                Kind.USAGE, f"there is no constraints file {path}", hint="check the path given to -c"
+            )
+    return Request(constraints=paths)
+
+
+def _gates(chosen: argparse.Namespace) -> Gates:
+    if chosen.no_check and chosen.check:
+        raise SiteswapError(Kind.USAGE, "--check and --no-check exclude each other")
+    return Gates(enabled=not chosen.no_check, commands=tuple(chosen.check))
+
+
+def _options(chosen: argparse.Namespace) -> Options:
+    words: list[str] = []
+    if chosen.index_url:
+        words += ["--index-url", chosen.index_url]
+    for name, values in (
+        ("--extra-index-url", chosen.extra_index_url),
+        ("--find-links", chosen.find_links),
+        ("--allow-insecure-host", chosen.trusted_host),
+        ("--no-binary", chosen.no_binary),
+        ("--only-binary", chosen.only_binary),
+    ):
+        for value in values:
+            local = name == "--find-links" and "://" not in value
+            words += [name, str(Path(value).absolute()) if local else value]
+    for name, value in (
+        ("--index-strategy", chosen.index_strategy),
+        ("--keyring-provider", chosen.keyring_provider),
+        ("--resolution", chosen.resolution),
+        ("--exclude-newer", chosen.exclude_newer),
+    ):
+        if value:
+            words += [name, value]
+    for name, on in (
+        ("--no-index", chosen.no_index),
+        ("--no-build", chosen.no_build),
+        ("--offline", chosen.offline),
+    ):
+        if on:
+            words.append(name)
+    if chosen.pre:
+        words += ["--prerelease", "allow"]
+    return Options(
+        tuple(words), no_index=chosen.no_index, no_deps=chosen.no_deps, require_hashes=chosen.require_hashes
+    )
+
+
+def _report(outcome: Outcome, chosen: argparse.Namespace) -> None:
+    chosen.view.stop()
+    dry_run = getattr(chosen, "dry_run", False)
+    if chosen.json:
+        _print_json(render.outcome_json(outcome))
+    else:
+        print(render.outcome_text(outcome, dry_run=dry_run))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "create": _create,
+    "install": _install,
+    "uninstall": _uninstall,
+    "sync": _sync,
+    "list": _list,
+    "show": _show,
+    "export": _export,
+    "history": _history,
+    "diff": _diff,
+    "rollback": _rollback,
+    "tag": _tag,
+    "run": _run,
+    "ps": _ps,
+    "gc": _gc,
+    "cache": _cache,
+}

@@ -1,0 +1,189 @@
+"""Results as text for people and as JSON for scripts. Pure: strings and values out, nothing printed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from siteswap.collect import Verdict
+from siteswap.environment import Past
+from siteswap.lease import User
+from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
+from siteswap.transaction import Outcome
+
+
+def outcome_text(outcome: Outcome, *, dry_run: bool = False) -> str:
+    """The summary of a transaction, with the way back."""
+    lines = [f"  {change}" for change in outcome.changes]
+    if dry_run:
+        return "\n".join(["would change:", *lines] if lines else ["nothing would change"])
+    if not outcome.committed:
+        return f"nothing to do; generation {outcome.number} is current"
+    head = f"generation {outcome.number} is current (was {outcome.base})"
+    return "\n".join([head, *lines, f"go back with: siteswap rollback {outcome.base}"])
+
+
+def outcome_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        "generation": outcome.number,
+        "was": outcome.base,
+        "committed": outcome.committed,
+        "changes": [change_json(change) for change in outcome.changes],
+        "notes": list(outcome.notes),
+    }
+
+
+def change_json(change: Change) -> dict[str, Any]:
+    """One change."""
+    return {"name": change.name, "before": change.before, "after": change.after}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as wide as they need to be."""
+    everything = [list(head), *[[printable(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[column]) for row in everything) for column in range(len(head))]
+    everything.insert(1, ["-" * width for width in widths])
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in everything
+    )
+
+
+def printable(text: str) -> str:
+    """Text from outside without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+
+
+def list_text(distributions: Sequence[Distribution]) -> str:
+    """What is installed."""
+    rows = [
+        (
+            item.name,
+            item.version,
+            "yes" if item.requested else "",
+            item.editable or ("other tool" if item.foreign else ""),
+        )
+        for item in distributions
+    ]
+    if any(row[3] for row in rows):
+        return table(("Package", "Version", "Requested", "Note"), rows)
+    return table(("Package", "Version", "Requested"), [row[:3] for row in rows])
+
+
+def list_json(distributions: Sequence[Distribution]) -> list[dict[str, Any]]:
+    """The same for scripts; `name` and `version` are spelled as pip's JSON has them."""
+    return [
+        {
+            "name": item.name,
+            "version": item.version,
+            "requested": item.requested,
+            "editable": item.editable,
+            "origin": item.origin,
+            "foreign": item.foreign,
+        }
+        for item in distributions
+    ]
+
+
+def show_text(item: Distribution, data: dict[str, Any]) -> str:
+    """What is known of one distribution."""
+    lines = [f"Name: {item.name}", f"Version: {item.version}"]
+    for title in ("summary", "home_page", "author", "license", "location", "origin"):
+        if data.get(title):
+            lines.append(f"{title.replace('_', '-').capitalize()}: {printable(str(data[title]))}")
+    lines.append(f"Requested: {'yes' if item.requested else 'no, it came along'}")
+    lines.append(f"Requires: {', '.join(data['requires'])}")
+    lines.append(f"Required-by: {', '.join(data['required_by'])}")
+    if "files" in data:
+        lines += ["Files:", *(f"  {printable(path)}" for path in data["files"])]
+    return "\n".join(lines)
+
+
+def history_text(past: Sequence[Past]) -> str:
+    """One line a generation, oldest first; the current one has an arrow."""
+    rows = []
+    before: Manifest | None = None
+    for item in past:
+        operation = item.operations[-1]
+        mark = "→" if item.current else ""
+        notes = [f"tag {name}" for name in item.tags]
+        if item.manifest is None:
+            notes.append("collected")
+        elif item.manifest.checked == "skipped":
+            notes.append("not checked")
+        if operation.kind == "rollback":
+            notes.append(f"gone back to from {operation.source}")
+        rows.append(
+            (
+                mark,
+                str(item.number),
+                local_time(operation),
+                operation.user,
+                item.operations[0].command or item.operations[0].kind,
+                summary(before, item.manifest),
+                ", ".join(notes),
+            )
+        )
+        before = item.manifest
+    return table(("", "Gen", "When", "Who", "Command", "Changed", "Notes"), rows)
+
+
+def summary(before: Manifest | None, after: Manifest | None) -> str:
+    """What changed, in a few words."""
+    if after is None:
+        return ""
+    found = changes(before.distributions if before else (), after.distributions)
+    if len(found) <= 3:
+        return ", ".join(str(change) for change in found)
+    signs = [change.sign for change in found]
+    return " ".join(f"{sign}{signs.count(sign)}" for sign in "+~-" if sign in signs)
+
+
+def local_time(operation: Operation) -> str:
+    """When it was, in the reader's own time zone."""
+    return datetime.fromisoformat(operation.time).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def history_json(past: Sequence[Past]) -> list[dict[str, Any]]:
+    """The same for scripts."""
+    return [
+        {
+            "generation": item.number,
+            "current": item.current,
+            "collected": item.manifest is None,
+            "tags": list(item.tags),
+            "checked": item.manifest.checked if item.manifest else None,
+            "base": item.manifest.base if item.manifest else None,
+            "requirements": list(item.manifest.requirements) if item.manifest else None,
+            "operations": [asdict(operation) for operation in item.operations],
+        }
+        for item in past
+    ]
+
+
+def users_text(users: Sequence[User], current: int) -> str:
+    """Processes by generation."""
+    rows = [
+        (
+            str(user.pid),
+            str(user.generation),
+            ""
+            if user.generation == current
+            else f"{current - user.generation:+d}".replace("+", "behind by "),
+            user.command[:80],
+        )
+        for user in users
+    ]
+    return table(("PID", "Gen", "", "Command"), rows) if rows else "no process uses this environment"
+
+
+def verdicts_text(verdicts: Sequence[Verdict], gone: Sequence[int], *, dry_run: bool) -> str:
+    """What gc did, or would do, and why."""
+    rows = [(str(item.number), "stays" if item.keep else "goes", item.reason) for item in verdicts]
+    rows += [(str(number), "gone", "") for number in gone]
+    rows.sort(key=lambda row: int(row[0]))
+    head = "Would" if dry_run else "Did"
+    return table(("Gen", head, "Why"), rows)

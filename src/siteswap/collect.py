@@ -1,0 +1,138 @@
+"""Remove generations that nobody needs: a pure plan, and a sweep that proves disuse before each removal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from siteswap import lease
+from siteswap.errors import SiteswapError
+from siteswap.fs import FileSystem
+from siteswap.generation import read_current
+from siteswap.layout import Layout, Number
+from siteswap.lease import User
+
+DEFAULT_KEEP = 10
+"""Generations kept besides the current one, newest first, where the user says nothing else."""
+
+GRACE_SECONDS = 5.0
+"""A generation that was current so short a while ago is left alone: starting processes may be about to lock it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a generation stays, or that it goes."""
+
+    number: Number
+    keep: bool
+    reason: str
+
+
+def plan(
+    numbers: Iterable[Number],
+    current: Number,
+    recent: Iterable[Number],
+    keep: int,
+    tags: Mapping[str, Number],
+    users: Iterable[User],
+) -> list[Verdict]:
+    """What to do with each generation. Pure.
+
+    `keep` is how many generations besides the current one stay, newest first;
+    `recent` are those inside the grace period.
+    """
+    tagged: dict[Number, list[str]] = {}
+    for name, number in tags.items():
+        tagged.setdefault(number, []).append(name)
+    used: dict[Number, list[User]] = {}
+    for user in users:
+        used.setdefault(user.generation, []).append(user)
+    young = set(recent)
+    verdicts = []
+    others = 0
+    for number in sorted(numbers, reverse=True):
+        if number == current:
+            verdicts.append(Verdict(number, True, "current"))
+            continue
+        others += 1
+        if number in tagged:
+            verdicts.append(Verdict(number, True, f"tagged {', '.join(sorted(tagged[number]))}"))
+        elif others <= keep:
+            verdicts.append(Verdict(number, True, f"kept: one of the {keep} newest"))
+        elif number in used:
+            names = ", ".join(lease.describe(user) for user in used[number])
+            verdicts.append(Verdict(number, True, f"used by {names}"))
+        elif number in young:
+            verdicts.append(Verdict(number, True, "was current a moment ago"))
+        else:
+            verdicts.append(Verdict(number, False, "not needed"))
+    return verdicts
+
+
+def detach(
+    fs: FileSystem, layout: Layout, number: Number, users: Iterable[User], *, as_spare: bool
+) -> str | None:
+    """Take one generation out of `generations/`, a tombstone in its place; the flip lock is held.
+
+    Returns None when it is gone, else why it stays. With `as_spare` it becomes
+    the spare (if there is none yet), ready to be recycled; otherwise it lies in
+    staging, for `clear` to remove.
+
+    The order: prove under the flip lock that it is neither current nor in use
+    (exclusive lease); swap it with the tombstone in one step, so that a path
+    that somebody wrote down always leads somewhere; only then let go of the
+    lease. A process that locks the lease later sees that it moved.
+    """
+    where = layout.generation(number)
+    if read_current(fs, layout) == number:
+        return "current"
+    proof = lease.prove_unused(fs, where, number, users)
+    if isinstance(proof, str):
+        return proof
+    with proof:
+        away = fs.free_name(layout.staging, f"collected-{number}")
+        fs.symlink(away, layout.TOMBSTONE)
+        fs.exchange(away, where.path)
+        if as_spare and fs.entry(layout.spare) is None:
+            fs.rename(away, layout.spare)
+    return None
+
+
+def sweep(
+    fs: FileSystem,
+    layout: Layout,
+    verdicts: Iterable[Verdict],
+    users: list[User],
+    *,
+    seconds: float | None,
+    spare: bool,
+) -> tuple[list[Number], list[Verdict]]:
+    """Carry a plan out: (what went, what stays after all and why). The flip lock is held.
+
+    With `seconds` no further generation is begun after that long. What was
+    detached still takes up space in staging until `clear`.
+    """
+    begun = time.monotonic()
+    gone: list[Number] = []
+    stays: list[Verdict] = []
+    for verdict in verdicts:
+        if verdict.keep or (seconds is not None and time.monotonic() - begun > seconds):
+            continue
+        try:
+            reason = detach(fs, layout, verdict.number, users, as_spare=spare)
+        except SiteswapError as error:
+            reason = error.message
+        if reason is None:
+            gone.append(verdict.number)
+        else:
+            stays.append(Verdict(verdict.number, True, reason))
+    return gone, stays
+
+
+def clear(fs: FileSystem, layout: Layout) -> list[str]:
+    """Remove everything in staging. The writer lock is held, so all of it is garbage [I9]."""
+    names = [name for name, _ in fs.entries(layout.staging)]
+    for name in names:
+        fs.remove_tree(layout.staging / name)
+    return names

@@ -1,0 +1,683 @@
+"""The facade: open or create an environment, begin transactions, go back, run, watch, collect.
+
+Opening an environment checks that it is one of ours and of a format that we
+know, and changes nothing; recovery happens in the first command that takes the
+writer lock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shlex
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from siteswap import __version__, collect, flip, interpreter, lease, process, resolve
+from siteswap.assemble import Assembler
+from siteswap.cache import Cache, open_cache
+from siteswap.errors import Kind, SiteswapError
+from siteswap.fs import FileSystem, Lock, access_of
+from siteswap.generation import Generation, listed, read_current
+from siteswap.layout import FORMAT_VERSION, Layout, Number
+from siteswap.lockfile import EMPTY, LockFile
+from siteswap.manifest import Change, Interpreter, Manifest, Operation, changes
+from siteswap.progress import Progress
+from siteswap.recovery import recover
+from siteswap.requirements import Request, Requirement
+from siteswap.transaction import Outcome, Transaction
+from siteswap.trial import Gates
+
+_POLL_SECONDS = 0.05
+_RETRIES = 3
+_COLLECT_SECONDS = 1.0
+"""How long collecting after a commit may take before the rest is left to the next one."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """One generation as history shows it."""
+
+    number: Number
+    manifest: Manifest | None
+    """None once it was collected."""
+    operations: tuple[Operation, ...]
+    """The flips that made it current."""
+    tags: tuple[str, ...]
+    current: bool
+
+
+class Environment:
+    """One environment. Values of this class hold no lock and no open file."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        fs: FileSystem,
+        *,
+        progress: Progress | None = None,
+        lock_timeout: float | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        """Use `open` or `create` instead."""
+        self.layout = layout
+        self.fs = fs
+        self.progress = progress or Progress()
+        self.lock_timeout = lock_timeout
+        self._cache = cache
+
+    # -- opening and creating --------------------------------------------------------------------
+
+    @staticmethod
+    def open(
+        path: Path | str,
+        *,
+        progress: Progress | None = None,
+        lock_timeout: float | None = None,
+        cache: Cache | None = None,
+    ) -> Environment:
+        """The environment at `path`. `lock_timeout` is in seconds; None waits for ever.
+
+        Raises SiteswapError: usage when there is none or it is not ours, damaged
+        when its format cannot be read, system on anything but Linux.
+        """
+        _require_linux()
+        layout = Layout(Path(os.path.realpath(path)))
+        plain = FileSystem()
+        try:
+            text = plain.read_text(layout.format)
+        except (FileNotFoundError, NotADirectoryError):
+            raise _not_ours(plain, Path(path), layout) from None
+        except PermissionError as error:
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"{layout.root} may not be read by this user",
+                hint=f"it belongs to {_owner(layout.root)}",
+            ) from error
+        _check_format(text, layout)
+        fs = FileSystem(access_of(layout.root))
+        return Environment(layout, fs, progress=progress, lock_timeout=lock_timeout, cache=cache)
+
+    @staticmethod
+    def create(
+        path: Path | str,
+        *,
+        python: str | None = None,
+        system_site_packages: bool = False,
+        command: str = "",
+        progress: Progress | None = None,
+        cache: Cache | None = None,
+    ) -> Environment:
+        """Make an empty environment: atomic, and durable on return.
+
+        `python` is a path, a version or a name of an interpreter; None is the
+        one that runs siteswap. Raises SiteswapError (usage) when something is
+        at `path`, or there is no such interpreter.
+        """
+        _require_linux()
+        final = Layout(Path(os.path.realpath(path)))
+        _require_vacant(final)
+        fs = FileSystem()
+        found = interpreter.probe(interpreter.find(python, fs), fs)
+        fs.make_directory(final.root.parent, parents=True)
+        making = Layout(final.root.parent / f".{final.root.name}.siteswap-creating")
+        lock = fs.lock(final.root.parent / f"{making.root.name}.lock")
+        if lock is None:
+            raise SiteswapError(Kind.BUSY, f"another command is creating {final.root}")
+        try:
+            fs.remove_tree(making.root)  # what a crash left
+            _make(fs, making, final, found, system_site_packages, command)
+            fs.barrier(making.root)
+            _require_vacant(final)
+            fs.rename(making.root, final.root)
+            fs.sync_directory(final.root.parent)
+        finally:
+            fs.remove_tree(making.root)
+            # The lock file may go: whoever finds it gone makes a new one, and `rename` admits only one.
+            fs.unlink(final.root.parent / f"{making.root.name}.lock")
+            lock.release()
+        return Environment(final, FileSystem(access_of(final.root)), progress=progress, cache=cache)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    @property
+    def current(self) -> Generation:
+        """The live generation. Raises SiteswapError (damaged)."""
+        return self.generation(read_current(self.fs, self.layout))
+
+    def generation(self, number: int) -> Generation:
+        """Generation `number`. Raises SiteswapError (usage) when it was collected or never was."""
+        where = self.layout.generation(Number(number))
+        if not self.fs.is_directory(where.path):
+            known = [
+                str(found) for found, kind in listed(self.fs, self.layout).items() if kind == "directory"
+            ]
+            raise SiteswapError(
+                Kind.USAGE,
+                f"there is no generation {number}",
+                hint=f"there are {', '.join(known)}; see siteswap history",
+            )
+        return Generation.read(self.fs, where)
+
+    def find(self, text: str) -> Number:
+        """The generation that a number or a tag names. Raises SiteswapError (usage)."""
+        tags = self.tags()
+        if text in tags:
+            return tags[text]
+        if text.isdigit() and int(text) > 0:
+            return self.generation(int(text)).number
+        raise SiteswapError(
+            Kind.USAGE, f"{text!r} is neither a generation nor a tag", hint="see siteswap history"
+        )
+
+    def history(self) -> list[Past]:
+        """Every generation that ever was current, oldest first."""
+        current = read_current(self.fs, self.layout)
+        by_number: dict[Number, list[Operation]] = {}
+        for operation in flip.history(self.fs, self.layout):
+            by_number.setdefault(operation.target, []).append(operation)
+        tags = self.tags()
+        present = listed(self.fs, self.layout)
+        found = []
+        for number in sorted(by_number):
+            manifest = self.generation(number).manifest if present.get(number) == "directory" else None
+            names = tuple(sorted(name for name, target in tags.items() if target == number))
+            found.append(Past(number, manifest, tuple(by_number[number]), names, number == current))
+        return found
+
+    def diff(self, before: Number, after: Number) -> list[Change]:
+        """What changed from one generation to another."""
+        return changes(
+            self.generation(before).manifest.distributions, self.generation(after).manifest.distributions
+        )
+
+    def tags(self) -> dict[str, Number]:
+        """Names that keep generations."""
+        if self.fs.entry(self.layout.tags) is None:
+            return {}
+        try:
+            return {
+                name: Number(number) for name, number in json.loads(self.fs.read(self.layout.tags)).items()
+            }
+        except (ValueError, AttributeError, TypeError) as error:
+            raise SiteswapError(
+                Kind.DAMAGED, f"{self.layout.tags} cannot be read: {error}", hint="remove it, then tag again"
+            ) from error
+
+    def users(self) -> list[lease.User]:
+        """Processes of this machine that use a generation, as far as this user may look."""
+        return lease.users(self.layout)
+
+    # -- changing --------------------------------------------------------------------------------
+
+    def begin(self, *, kind: str = "install", command: str = "") -> Transaction:
+        """Begin a transaction on the current generation; waits for the writer lock and holds it to the end.
+
+        Raises SiteswapError: busy when the lock is not free in time, system
+        when this user may not write here.
+        """
+        self._require_writable()
+        writer = self._wait(self.layout.writer_lock, command)
+        try:
+            return Transaction(
+                self.fs,
+                self.layout,
+                self._cache or open_cache(),
+                writer,
+                _FlipLock(self, command),
+                kind=kind,
+                command=command,
+                progress=self.progress,
+            )
+        except BaseException:
+            writer.release()
+            raise
+
+    def install(
+        self,
+        request: Request,
+        options: resolve.Options | None = None,
+        *,
+        gates: Gates | None = None,
+        upgrade: bool = False,
+        allow_overlap: bool = False,
+        dry_run: bool = False,
+        compile_all: bool = False,
+        command: str = "",
+    ) -> Outcome:
+        """Install what `request` asks for. Durable on return; on any exception nothing changed."""
+        chosen = options or resolve.Options()
+        gates = replace(gates or Gates(), missing_dependencies=chosen.no_deps)
+        return self._transact(
+            "install",
+            command,
+            lambda tx: tx.install(request, chosen, allow_overlap=allow_overlap, upgrade=upgrade),
+            gates,
+            dry_run,
+            compile_all,
+        )
+
+    def uninstall(
+        self, names: Sequence[str], *, gates: Gates | None = None, dry_run: bool = False, command: str = ""
+    ) -> Outcome:
+        """Uninstall `names` and what nothing needs any more. Durable on return; on any exception nothing changed."""
+        return self._transact(
+            "uninstall", command, lambda tx: tx.uninstall(names), gates or Gates(), dry_run, compile_all=False
+        )
+
+    def sync(
+        self,
+        source: Path | Request,
+        options: resolve.Options | None = None,
+        *,
+        gates: Gates | None = None,
+        dry_run: bool = False,
+        compile_all: bool = False,
+        command: str = "",
+    ) -> Outcome:
+        """Make the environment exactly what a pylock.toml (a path) or requirements (resolved first) say.
+
+        Durable on return; on any exception nothing changed.
+        """
+        chosen = options or resolve.Options()
+
+        def make(tx: Transaction) -> None:
+            lock: LockFile
+            wanted: Sequence[Requirement] | None
+            if isinstance(source, Request):
+                lock, wanted = tx.lock_for(source, chosen)
+            else:
+                try:
+                    text = self.fs.read_text(source)
+                except OSError as error:
+                    raise SiteswapError(Kind.USAGE, f"cannot read {source}: {error.strerror}") from error
+                lock, wanted = tx.lock_file(text, source)
+            tx.sync(lock, wanted, chosen)
+
+        return self._transact("sync", command, make, gates or Gates(), dry_run, compile_all)
+
+    def rollback(self, target: Number | None = None, *, command: str = "") -> Outcome:
+        """Make an older generation current: the one named, else the one that the current one was made from.
+
+        Takes only the flip lock, so it need not wait for a long install. Durable on return.
+        """
+        self._require_writable()
+        with _FlipLock(self, command)():
+            current = self.current
+            number = target if target is not None else self._previous(current)
+            if number == current.number:
+                return Outcome(current.number, current.number, (), committed=False)
+            if number not in flip.published(flip.history(self.fs, self.layout)):
+                raise SiteswapError(
+                    Kind.USAGE, f"generation {number} was never current", hint="see siteswap history"
+                )
+            chosen = self.generation(number)
+            interpreter.refresh(chosen.interpreter, self.fs)
+            drift = chosen.drift()
+            if drift.damaged or drift.removed:
+                raise SiteswapError(
+                    Kind.DAMAGED,
+                    f"generation {number} misses files of {', '.join([*drift.damaged, *drift.removed])}",
+                    hint="choose another generation; siteswap history shows them",
+                )
+            flip.link_top_level(self.fs, self.layout, chosen)
+            self.fs.sync_directory(self.layout.root)
+            flip.flip(
+                self.fs,
+                self.layout,
+                flip.new_operation("rollback", command, current.number, chosen.number),
+            )
+            flip.unlink_top_level(self.fs, self.layout, chosen)
+        planned = changes(current.manifest.distributions, chosen.manifest.distributions)
+        return Outcome(chosen.number, current.number, tuple(planned), committed=True)
+
+    def tag(self, number: Number, name: str) -> None:
+        """Name a generation, which keeps it. Durable on return. Raises SiteswapError (usage)."""
+        self._require_writable()
+        if not name or name.isdigit() or not name.isprintable() or any(c.isspace() or c == "/" for c in name):
+            raise SiteswapError(
+                Kind.USAGE,
+                f"{name!r} cannot be a tag",
+                hint="a tag has no spaces or slashes and is no number",
+            )
+        with _FlipLock(self, f"tag {name}")():
+            tags = self.tags()
+            tags[name] = self.generation(number).number
+            self.fs.replace(self.layout.tags, (json.dumps(tags, indent=1, sort_keys=True) + "\n").encode())
+
+    def untag(self, name: str) -> None:
+        """Take a name off its generation. Durable on return. Raises SiteswapError (usage)."""
+        self._require_writable()
+        with _FlipLock(self, f"tag --delete {name}")():
+            tags = self.tags()
+            if name not in tags:
+                raise SiteswapError(Kind.USAGE, f"there is no tag {name!r}", hint="see siteswap history")
+            del tags[name]
+            self.fs.replace(self.layout.tags, (json.dumps(tags, indent=1, sort_keys=True) + "\n").encode())
+
+    # -- collecting ------------------------------------------------------------------------------
+
+    def plan_collection(self, keep: int = collect.DEFAULT_KEEP) -> list[collect.Verdict]:
+        """What `collect` would do with each generation, and why. Changes nothing."""
+        operations = flip.history(self.fs, self.layout)
+        known = flip.published(operations)
+        numbers = [
+            number
+            for number, kind in listed(self.fs, self.layout).items()
+            if kind == "directory" and number in known
+        ]
+        return collect.plan(
+            numbers,
+            read_current(self.fs, self.layout),
+            _recently_current(operations),
+            keep,
+            self.tags(),
+            self.users(),
+        )
+
+    def gc(
+        self, keep: int = collect.DEFAULT_KEEP, *, command: str = ""
+    ) -> tuple[list[Number], list[collect.Verdict]]:
+        """Remove every generation that is not current, kept or used: (what went, what stays and why).
+
+        Takes the writer lock, so that nobody builds on what goes; the flip lock only to detach.
+        """
+        self._require_writable()
+        with self._wait(self.layout.writer_lock, command):
+            recover(self.fs, self.layout, _FlipLock(self, command))
+            gone, verdicts = self._sweep(keep, seconds=None, spare=False, command=command)
+            self.fs.remove_tree(self.layout.spare)
+            collect.clear(self.fs, self.layout)
+        return gone, verdicts
+
+    def _sweep(
+        self, keep: int, *, seconds: float | None, spare: bool, command: str
+    ) -> tuple[list[Number], list[collect.Verdict]]:
+        with _FlipLock(self, command)():
+            verdicts = self.plan_collection(keep)
+            gone, stays = collect.sweep(
+                self.fs, self.layout, verdicts, self.users(), seconds=seconds, spare=spare
+            )
+        late = {verdict.number: verdict for verdict in stays}
+        return gone, [late.get(item.number, item) for item in verdicts if item.number not in gone]
+
+    # -- running ---------------------------------------------------------------------------------
+
+    def run(self, number: Number | None, command: Sequence[str]) -> None:
+        """Replace this process by `command`, pinned to a generation as a whole tree.
+
+        The generation's programs come first on PATH, and a variable makes this
+        environment's launchers hand over to it in every process that inherits
+        it. Without a number the environment is just activated for the command.
+        Returns only by raising SiteswapError (usage).
+        """
+        env = dict(os.environ)
+        env.pop("PYTHONHOME", None)
+        env["VIRTUAL_ENV"] = str(self.layout.root)
+        bin_directory = self.layout.bin
+        if number is not None:
+            where = self.generation(number).layout
+            held = lease.hold(self.fs, where)
+            if held is None:
+                raise SiteswapError(
+                    Kind.USAGE, f"generation {number} is being removed", hint="see siteswap history"
+                )
+            process.keep_across_exec(held.descriptor, lease.DESCRIPTOR)
+            env[lease.VARIABLE] = str(where.path)
+            bin_directory = where.bin
+        env["PATH"] = os.pathsep.join([str(bin_directory), env.get("PATH", os.defpath)])
+        process.become(command, env)
+
+    # -- helpers ---------------------------------------------------------------------------------
+
+    def _transact(
+        self,
+        kind: str,
+        command: str,
+        make: Callable[[Transaction], None],
+        gates: Gates,
+        dry_run: bool,
+        compile_all: bool,
+    ) -> Outcome:
+        """Run one transaction to its end; start over when the base moved under it [I8]."""
+        for attempt in range(_RETRIES):
+            with self.begin(kind=kind, command=command) as tx:
+                try:
+                    make(tx)
+                    if dry_run:
+                        return Outcome(
+                            tx.base.number, tx.base.number, tx.planned, committed=False, notes=tx.notes
+                        )
+                    if compile_all:
+                        tx.compile()
+                    tx.check(gates)
+                    outcome = tx.commit()
+                except SiteswapError as error:
+                    if error.kind is not Kind.STALE or attempt + 1 == _RETRIES:
+                        raise
+                    self.progress.note(f"{error.message}: starting over")
+                    continue
+                if outcome.committed:
+                    self._collect_after_commit(command)
+                return outcome
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _collect_after_commit(self, command: str) -> None:
+        """Collect in bounded time, never on the way to the flip. The writer lock is still held.
+
+        What goes wrong here must not turn a durable commit into a failure: it is told, and
+        the next command tries again.
+        """
+        try:
+            self._sweep(collect.DEFAULT_KEEP, seconds=_COLLECT_SECONDS, spare=True, command=command)
+        except (OSError, SiteswapError) as error:
+            self.progress.note(f"old generations could not be collected: {error}")
+
+    def _previous(self, current: Generation) -> Number:
+        base = current.manifest.base
+        if base is None or not self.fs.is_directory(self.layout.generation(base).path):
+            raise SiteswapError(
+                Kind.USAGE,
+                f"generation {current.number} has no predecessor that is still kept",
+                hint="name one of those in siteswap history",
+            )
+        return base
+
+    def _wait(self, path: Path, command: str) -> Lock:
+        """Take a lock, telling for whom we wait. Raises SiteswapError (busy) after the time we were given."""
+        begun = time.monotonic()
+        told = ""
+        while True:
+            lock = self.fs.lock(path)
+            if lock is not None:
+                lock.note(f"PID {os.getpid()} siteswap {command}".rstrip())
+                return lock
+            holder = _holder(self.fs, path)
+            if self.lock_timeout is not None and time.monotonic() - begun >= self.lock_timeout:
+                raise SiteswapError(
+                    Kind.BUSY,
+                    f"{self.layout.root} is being changed by {holder}",
+                    hint="wait for it to end, or allow more time with --lock-timeout SECONDS",
+                )
+            if holder != told:
+                self.progress.waiting(holder)
+                told = holder
+            time.sleep(_POLL_SECONDS)
+
+    def _require_writable(self) -> None:
+        owner = self.fs.access.uid
+        if os.geteuid() not in (0, owner) and not self.fs.may_write(self.layout.home):
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"{self.layout.root} belongs to {_owner(self.layout.root)}; this user may not change it",
+                hint="run the command as that user",
+            )
+        if not self.fs.may_write(self.layout.home):
+            raise SiteswapError(
+                Kind.SYSTEM, f"{self.layout.home} is not writable", hint="check its permissions"
+            )
+
+
+class _FlipLock(flip.FlipLock):
+    def __init__(self, environment: Environment, command: str) -> None:
+        self._environment = environment
+        self._command = command
+
+    def __call__(self) -> Lock:
+        return self._environment._wait(self._environment.layout.flip_lock, self._command)
+
+
+def _make(
+    fs: FileSystem,
+    making: Layout,
+    final: Layout,
+    found: Interpreter,
+    system_site_packages: bool,
+    command: str,
+) -> None:
+    """Everything of a new environment, at a place where nobody looks for one."""
+    for path in (making.root, making.home, making.generations, making.staging, making.log):
+        fs.make_directory(path)
+    _require_capable(fs, making)
+    format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
+    fs.write(making.format, format_text.encode() + b"\n")
+    manifest = Manifest(
+        number=Number(1),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=command,
+        base=None,
+        interpreter=found,
+        requirements=(),
+        distributions=(),
+        system_site_packages=system_site_packages,
+        shared_mode=fs.access.shared,
+        checked="passed",
+    )
+    assembler = Assembler(fs, making, None, manifest, logical=final)
+    directories = assembler.assemble((), EMPTY, lambda _: None)
+    fs.write(directories.layout.manifest, directories.manifest.to_json())
+    for name, _ in fs.entries(directories.layout.path):
+        if name == "pyvenv.cfg":
+            fs.write(making.config, fs.read(directories.layout.path / name))
+        elif name != ".generation":
+            fs.symlink(making.root / name, making.top_link_target(name))
+    # As venv and uv do it: an environment inside a repository is not for committing.
+    fs.write(making.root / ".gitignore", b"*\n")
+    flip.flip(fs, making, flip.new_operation("create", command, None, Number(1)))
+
+
+def _require_capable(fs: FileSystem, layout: Layout) -> None:
+    """Try what siteswap relies on, on this very file system [I11]. Raises SiteswapError (system)."""
+    one, two = layout.staging / "try-1", layout.staging / "try-2"
+    try:
+        fs.write(one, b"x")
+        fs.symlink(two, "try-1")
+        fs.exchange(one, two)
+        fs.link_files(layout.staging, layout.staging, [("try-2", "try-3")], copy=False, tick=lambda _: None)
+        lock = fs.lock(layout.flip_lock)
+        if lock is not None:
+            lock.release()
+    except OSError as error:
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"the file system of {layout.root.parent} cannot hold an environment: {error.strerror}",
+            hint="put it on a local file system with links and locks (ext4, xfs, btrfs, tmpfs)",
+        ) from error
+    finally:
+        for name, _ in fs.entries(layout.staging):
+            fs.unlink(layout.staging / name)
+
+
+def _require_vacant(layout: Layout) -> None:
+    fs = FileSystem()
+    found = fs.entry(layout.root)
+    if found is None:
+        return
+    if found.kind != "directory":
+        raise SiteswapError(Kind.USAGE, f"{layout.root} is there and is not a directory")
+    if fs.entry(layout.format) is not None:
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{layout.root} is an environment already",
+            hint=f"siteswap install -e {shlex.quote(str(layout.root))} …",
+        )
+    if fs.entries(layout.root):
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{layout.root} is not empty and was not made by siteswap",
+            hint="choose another path, or move what is there away",
+        )
+
+
+def _not_ours(fs: FileSystem, path: Path, layout: Layout) -> SiteswapError:
+    if fs.entry(layout.root) is None:
+        return SiteswapError(
+            Kind.USAGE, f"there is no environment at {path}", hint=f"siteswap create {shlex.quote(str(path))}"
+        )
+    if fs.entry(layout.config) is not None:
+        return SiteswapError(
+            Kind.USAGE,
+            f"{path} is a virtual environment that siteswap does not manage",
+            hint="create a new one beside it: siteswap create PATH",
+        )
+    return SiteswapError(Kind.USAGE, f"{path} is not an environment", hint="siteswap create PATH makes one")
+
+
+def _check_format(text: str, layout: Layout) -> None:
+    try:
+        data = json.loads(text)
+        version, path = data["format"], data["path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SiteswapError(Kind.DAMAGED, f"{layout.format} cannot be read: {error}") from error
+    if version != FORMAT_VERSION:
+        raise SiteswapError(
+            Kind.DAMAGED,
+            f"{layout.root} has layout version {version}, this siteswap knows {FORMAT_VERSION}",
+            hint="use a newer siteswap",
+        )
+    if path != str(layout.root):
+        raise SiteswapError(
+            Kind.DAMAGED,
+            f"this environment was made at {path} and is at {layout.root} now: its programs name the old path",
+            hint="move it back, or create a new one here and sync it to an export of this one",
+        )
+
+
+def _holder(fs: FileSystem, path: Path) -> str:
+    try:
+        return fs.read_text(path).strip() or "another command"
+    except (OSError, UnicodeDecodeError):
+        return "another command"
+
+
+def _owner(path: Path) -> str:
+    uid = access_of(path).uid
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"user {uid}"
+
+
+def _recently_current(operations: Sequence[Operation]) -> list[Number]:
+    """Generations that stopped being current within the grace period."""
+    now = datetime.now(UTC)
+    return [
+        item.source
+        for item in operations
+        if item.source is not None
+        and abs((now - datetime.fromisoformat(item.time)).total_seconds()) < collect.GRACE_SECONDS
+    ]
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"siteswap keeps its promises on Linux only; this is {sys.platform}",
+            hint="use it in a Linux container or virtual machine",
+        )

@@ -1,0 +1,115 @@
+"""The flip: the one commit point of an environment, and what must be true right before and after it [I1, I3].
+
+Only `transaction` and `environment` (rollback, create) call `flip`.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from siteswap import process
+from siteswap.errors import Kind, SiteswapError
+from siteswap.fs import FileSystem, Lock
+from siteswap.generation import Generation, listed, read_current
+from siteswap.layout import NOT_LINKED, Layout, Number
+from siteswap.manifest import Operation, effective_history, parse_history
+
+
+class FlipLock:
+    """How to get the flip lock: a callable, so that a transaction need not know about waiting."""
+
+    def __call__(self) -> Lock:
+        """Take it, waiting as long as the environment was told to. Raises SiteswapError (busy)."""
+        raise NotImplementedError
+
+
+def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
+    """Make `operation.target` current: atomic, and durable on return. The flip lock is held.
+
+    The record is written first: it must not be missing once the flip is
+    durable, and a record of a flip that never came is recognised, because its
+    target is not current. When the directory cannot be synced the old link is
+    put back, so that a failure that is reported is one [I5].
+    """
+    fs.append_line(layout.history, operation.to_json())
+    with process.uninterruptible():
+        _point(fs, layout, operation.target)
+        try:
+            fs.sync_directory(layout.home)
+        except OSError:
+            if operation.source is not None:
+                _point(fs, layout, operation.source)
+            raise
+
+
+def _point(fs: FileSystem, layout: Layout, number: Number) -> None:
+    fs.unlink(layout.next_current)
+    fs.symlink(layout.next_current, layout.current_target(number))
+    fs.rename(layout.next_current, layout.current)
+
+
+def new_operation(kind: str, command: str, source: Number | None, target: Number) -> Operation:
+    """The record of a flip that is about to happen."""
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return Operation(now(), kind, command, source, target, user)
+
+
+def history(fs: FileSystem, layout: Layout) -> list[Operation]:
+    """The operations that took place, oldest first. The flip lock is held, or a moment's disagreement is harmless."""
+    current = read_current(fs, layout)
+    text = fs.read_text(layout.history) if fs.entry(layout.history) is not None else ""
+    return effective_history(parse_history(text), current)
+
+
+def published(operations: Sequence[Operation]) -> set[Number]:
+    """Generations that were current at some time: the only ones that may be rolled back to or collected."""
+    return {item.target for item in operations}
+
+
+def link_top_level(fs: FileSystem, layout: Layout, candidate: Generation) -> None:
+    """Link top-level names that the candidate has and the environment lacks. Not durable; invisible as yet.
+
+    Raises SiteswapError (conflict) where something that is not ours is in the way.
+    """
+    for name, _ in fs.entries(candidate.layout.path):
+        if name in NOT_LINKED:
+            continue
+        path, target = layout.root / name, layout.top_link_target(name)
+        found = fs.entry(path)
+        if found is None:
+            fs.symlink(path, target)
+        elif fs.read_link(path) != target:
+            raise SiteswapError(
+                Kind.CONFLICT,
+                f"{path} is in the way of a distribution's files",
+                hint="move it away, then try again",
+            )
+
+
+def unlink_top_level(fs: FileSystem, layout: Layout, current: Generation) -> None:
+    """Remove top-level links that lead nowhere in the generation that is current now."""
+    for name, kind in fs.entries(layout.root):
+        if kind != "link" or fs.read_link(layout.root / name) != layout.top_link_target(name):
+            continue
+        if fs.entry(current.layout.path / name) is None:
+            fs.unlink(layout.root / name)
+
+
+def next_number(fs: FileSystem, layout: Layout) -> Number:
+    """The number of the next generation: above every one that was ever published."""
+    used = [0, *listed(fs, layout)]
+    if fs.entry(layout.history) is not None:
+        used += [item.target for item in parse_history(fs.read_text(layout.history))]
+    return Number(max(used) + 1)
+
+
+def now() -> str:
+    """This moment as it is recorded: UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,609 @@
+"""The only module that touches the disk: a small port with one real implementation.
+
+Every method says whether its effect is *atomic* (all or nothing to observers)
+and whether it is *durable* (survives power loss) when it returns; where it is
+not durable, the caller syncs, with `sync_directory` for one entry or with
+`barrier` for a whole tree. Errors of the operating system leave as OSError with
+the path in them; the command line turns them into exit status 5.
+
+Nothing here follows a symbolic link in the last component of a path that it
+writes to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import signal
+import stat
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from siteswap.errors import Kind, SiteswapError
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_LINK_THREADS = 2
+_COPY_CHUNK = 1 << 20
+_FICLONE = 0x40049409
+
+
+@dataclass(frozen=True)
+class Access:
+    """Whose files are made and with which bits: taken from the environment's own directory.
+
+    Group and other get what the environment's directory gives them; the owner
+    always has everything; setuid and setgid are never set.
+    """
+
+    uid: int
+    gid: int
+    shared: int
+    """Bits of group and other on the environment's directory (at most 0o077)."""
+
+    @property
+    def directory(self) -> int:
+        """Mode of a directory."""
+        return 0o700 | self.shared
+
+    def file(self, executable: bool) -> int:
+        """Mode of a file."""
+        return 0o700 | self.shared if executable else 0o600 | (self.shared & 0o066)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What lstat says of one path, as far as siteswap asks."""
+
+    kind: str
+    """"file", "directory", "link" or "other"."""
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    inode: tuple[int, int]
+    """Device and inode number."""
+
+
+class Lock:
+    """A held kernel lock (flock). Released by `release`, by leaving the context, or by the process's end."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def release(self) -> None:
+        """Give the lock up; harmless when done twice."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def note(self, text: str) -> None:
+        """Write who we are into the locked file, for those who wait. Neither atomic nor durable."""
+        os.ftruncate(self.descriptor, 0)
+        os.pwrite(self.descriptor, text.encode(), 0)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class FileSystem:
+    """The real file system."""
+
+    def __init__(self, access: Access | None = None) -> None:
+        """With `access`, what is made here gets that owner and those bits; else the process's own."""
+        self._umask = _umask()
+        self.access = access or Access(os.geteuid(), os.getegid(), 0o077 & ~self._umask)
+
+    # -- reading ---------------------------------------------------------------------------------
+
+    def read(self, path: Path) -> bytes:
+        """The content of a file."""
+        with open(path, "rb") as stream:
+            return stream.read()
+
+    def read_text(self, path: Path) -> str:
+        """The content of a file as UTF-8."""
+        return self.read(path).decode("utf-8")
+
+    def open(self, path: Path) -> BinaryIO:
+        """A file opened for reading."""
+        return open(path, "rb")
+
+    def entry(self, path: Path) -> Entry | None:
+        """What is at `path` itself (links not followed), or None when nothing is."""
+        try:
+            found = os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return _entry(found)
+
+    def is_program(self, path: Path) -> bool:
+        """Whether `path` leads to a file that this user may execute."""
+        return os.path.isfile(path) and os.access(path, os.X_OK)
+
+    def may_write(self, path: Path) -> bool:
+        """Whether this user may make entries in a directory."""
+        return os.access(path, os.W_OK)
+
+    def is_directory(self, path: Path) -> bool:
+        """Whether `path` itself is a real directory."""
+        found = self.entry(path)
+        return found is not None and found.kind == "directory"
+
+    def entries(self, path: Path) -> list[tuple[str, str]]:
+        """Names and kinds of what is in a directory, sorted; [] when the directory is not there."""
+        try:
+            with os.scandir(path) as found:
+                return sorted((item.name, _kind_of(item)) for item in found)
+        except FileNotFoundError:
+            return []
+
+    def walk(self, path: Path) -> Iterator[tuple[str, str]]:
+        """Relative path and kind of everything below `path`, parents first, links not followed."""
+        pending = [""]
+        while pending:
+            relative = pending.pop()
+            for name, kind in self.entries(path / relative):
+                inner = f"{relative}/{name}" if relative else name
+                yield inner, kind
+                if kind == "directory":
+                    pending.append(inner)
+
+    def read_link(self, path: Path) -> str | None:
+        """What a symbolic link says, or None when `path` is not one."""
+        try:
+            return os.readlink(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return None
+            raise
+
+    def resolve(self, path: Path) -> Path:
+        """The physical path."""
+        return Path(os.path.realpath(path))
+
+    def modification_times(self, root: Path, paths: Iterable[str]) -> list[int | None]:
+        """Nanoseconds of each directory below `root`, None where there is no directory."""
+        times: list[int | None] = []
+        for path in paths:
+            try:
+                found = os.lstat(f"{root}/{path}" if path else root)
+            except (FileNotFoundError, NotADirectoryError):
+                times.append(None)
+                continue
+            times.append(found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else None)
+        return times
+
+    def free_name(self, directory: Path, stem: str) -> Path:
+        """A path in `directory` that nothing uses: pid and time make it ours."""
+        return directory / f"{stem}.{os.getpid()}.{time.monotonic_ns()}"
+
+    # -- making ----------------------------------------------------------------------------------
+
+    def make_directory(self, path: Path, *, parents: bool = False) -> None:
+        """Make a directory with the mode and owner of `access`. Atomic, not durable."""
+        if parents and not os.path.isdir(path.parent):
+            self.make_directory(path.parent, parents=True)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not parents or not os.path.isdir(path):
+                raise
+            return
+        self._own(path, self.access.directory)
+
+    def make_directories(self, root: Path, relative: Iterable[str]) -> None:
+        """Make directories below `root`, parents listed before children; existing ones are kept.
+
+        Neither atomic nor durable.
+        """
+        own, mode = self._needs_owner(), self.access.directory
+        exact = mode & self._umask == 0
+        for path in relative:
+            full = f"{root}/{path}"
+            try:
+                os.mkdir(full, mode)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.lstat(full).st_mode):
+                    raise
+                continue
+            if own or not exact:
+                self._own(Path(full), mode)
+
+    def write(self, path: Path, content: bytes, *, executable: bool = False, durable: bool = False) -> None:
+        """Write a new file, or replace one. Not atomic; durable (file only) on request."""
+        with contextlib.suppress(FileNotFoundError):
+            # A link or a shared inode at this path must be replaced, never written through.
+            os.unlink(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        with open(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            self._own_open(stream.fileno(), self.access.file(executable))
+            if durable:
+                os.fsync(stream.fileno())
+
+    def write_stream(self, path: Path, chunks: Iterable[bytes], *, executable: bool = False) -> None:
+        """Write a new file piece by piece. Neither atomic nor durable."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as stream:
+            for chunk in chunks:
+                stream.write(chunk)
+            self._own_open(stream.fileno(), self.access.file(executable))
+
+    def replace(self, path: Path, content: bytes) -> None:
+        """Replace a file's content. Atomic and durable."""
+        fresh = self.free_name(path.parent, f".{path.name}")
+        try:
+            self.write(fresh, content, durable=True)
+            os.rename(fresh, path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # the failure that brought us here is the one to report
+                os.unlink(fresh)
+            raise
+        self.sync_directory(path.parent)
+
+    def append_line(self, path: Path, line: str) -> None:
+        """Append one line to a file, made when missing. Durable; a crash may tear the line.
+
+        A line torn by an earlier crash is ended first, so that it cannot spoil this one.
+        """
+        new = self.entry(path) is None
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            os.write(descriptor, (b"\n" if torn else b"") + line.encode() + b"\n")
+            if new:
+                self._own_open(descriptor, self.access.file(False))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            self.sync_directory(path.parent)
+
+    def symlink(self, path: Path, target: str) -> None:
+        """Make a symbolic link. Atomic, not durable."""
+        os.symlink(target, path)
+        if self._needs_owner():
+            os.lchown(path, self.access.uid, self.access.gid)
+
+    def link_files(
+        self,
+        source: Path,
+        target: Path,
+        pairs: Iterable[tuple[str, str]],
+        *,
+        copy: bool,
+        tick: Callable[[int], None],
+    ) -> None:
+        """Bring files from below `source` to below `target`: (path there, path here) each.
+
+        By hard link, or by copy (reflink where the file system has it) with
+        `copy` and where a link is not possible (another file system, too many
+        links). Directories must exist. A path that is already there raises
+        FileExistsError. Neither atomic nor durable; the caller's `barrier` is
+        what makes it last. `tick` is told how many more are done.
+        """
+        by_directory: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for there, here in pairs:
+            there_dir, _, there_name = there.rpartition("/")
+            here_dir, _, here_name = here.rpartition("/")
+            by_directory.setdefault((there_dir, here_dir), []).append((there_name, here_name))
+
+        def one(item: tuple[tuple[str, str], list[tuple[str, str]]]) -> None:
+            (there_dir, here_dir), names = item
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            source_fd = os.open(f"{source}/{there_dir}" if there_dir else source, flags)
+            try:
+                target_fd = os.open(f"{target}/{here_dir}" if here_dir else target, flags)
+                try:
+                    for there_name, here_name in names:
+                        self._link_one(source_fd, there_name, target_fd, here_name, copy)
+                finally:
+                    os.close(target_fd)
+            finally:
+                os.close(source_fd)
+            tick(len(names))
+
+        with ThreadPoolExecutor(_LINK_THREADS) as pool:
+            for _ in pool.map(one, by_directory.items()):
+                pass
+
+    def copy_tree(self, source: Path, target: Path) -> None:
+        """Copy a file, link or directory as it is, with the modes of `access`. Neither atomic nor durable."""
+        found = self.entry(source)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(source))
+        if found.kind == "link":
+            self.symlink(target, os.readlink(source))
+        elif found.kind == "directory":
+            self.make_directory(target)
+            for name, _ in self.entries(source):
+                self.copy_tree(source / name, target / name)
+        elif found.kind == "file":
+            with self.open(source) as stream:
+                self.write_stream(
+                    target,
+                    iter(lambda: stream.read(_COPY_CHUNK), b""),
+                    executable=bool(found.mode & 0o100),
+                )
+            os.utime(target, ns=(found.mtime_ns, found.mtime_ns))
+
+    def extract(self, archive: Path, target: Path) -> None:
+        """Unpack a source archive into a directory of ours; members that would leave it are refused.
+
+        Neither atomic nor durable. Raises SiteswapError (requirement) for what is no safe archive.
+        """
+        try:
+            if archive.name.endswith(".zip"):
+                with zipfile.ZipFile(archive) as opened:
+                    opened.extractall(target)  # drops `..` and leading slashes by itself
+            else:
+                with tarfile.open(archive) as tar:
+                    tar.extractall(target, filter="data")
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
+            raise SiteswapError(
+                Kind.REQUIREMENT, f"{archive.name} is not a source archive that can be unpacked: {error}"
+            ) from error
+
+    # -- changing names --------------------------------------------------------------------------
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Move within one file system, replacing a file or link at `target`. Atomic, not durable."""
+        os.rename(source, target)
+
+    def exchange(self, one: Path, other: Path) -> None:
+        """Swap what two paths name. Atomic, not durable. Raises SiteswapError where the kernel cannot."""
+        result = _libc().renameat2(
+            _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+        )
+        if result != 0:
+            number = ctypes.get_errno()
+            if number in (errno.EINVAL, errno.ENOSYS):
+                raise SiteswapError(
+                    Kind.SYSTEM,
+                    f"the file system of {one.parent} cannot exchange two names in one step",
+                    hint="put the environment on a local file system (ext4, xfs, btrfs, tmpfs)",
+                )
+            raise OSError(number, os.strerror(number), str(one))
+
+    # -- removing --------------------------------------------------------------------------------
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file or link; nothing happens when it is not there. Atomic, not durable."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def unlink_files(self, root: Path, relative: Iterable[str]) -> None:
+        """Remove many files below `root`; missing ones are skipped. Neither atomic nor durable."""
+        for path in relative:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(f"{root}/{path}")
+
+    def remove_empty_directories(self, root: Path, relative: Iterable[str]) -> list[str]:
+        """Remove those directories that are empty, in the order given; says which. Not durable."""
+        removed = []
+        for path in relative:
+            try:
+                os.rmdir(f"{root}/{path}")
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                continue
+            removed.append(path)
+        return removed
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove whatever is at `path`, links not followed; nothing happens when it is not there."""
+        found = self.entry(path)
+        if found is None:
+            return
+        if found.kind != "directory":
+            self.unlink(path)
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _empty(descriptor)
+        finally:
+            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(path)
+
+    # -- durability ------------------------------------------------------------------------------
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the entries of a directory durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def barrier(self, path: Path) -> None:
+        """Make everything written so far to the file system that holds `path` durable."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc().syncfs(descriptor) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(path))
+        finally:
+            os.close(descriptor)
+
+    # -- locks -----------------------------------------------------------------------------------
+
+    def lock(self, path: Path, *, shared: bool = False, make: bool = True) -> Lock | None:
+        """Take the kernel lock of a file without waiting; None when somebody else holds it.
+
+        Raises SiteswapError (system) where the file system has no locks: siteswap
+        never goes on without [I11]. Raises FileNotFoundError without `make`.
+        """
+        flags = os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if make else os.O_RDONLY)
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            if make and os.fstat(descriptor).st_uid == os.geteuid():
+                self._own_open(descriptor, self.access.file(False))
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise SiteswapError(
+                    Kind.SYSTEM,
+                    f"the file system of {path.parent} has no locks",
+                    hint="put the environment on a local file system (ext4, xfs, btrfs, tmpfs)",
+                ) from error
+            raise
+        return Lock(descriptor)
+
+    def nobody_else_has_open(self, lock: Lock) -> bool:
+        """Whether no other open file, mapping or descriptor of the locked file exists (F_SETLEASE).
+
+        True also where the file belongs to another user and the kernel does not
+        let us ask: the lock itself is the proof, this is its second witness.
+        """
+        # A process that opens the file in this moment makes the kernel signal us, by default with SIGIO,
+        # which would end us; SIGURG is ignored where nobody asks for it.
+        fcntl.fcntl(lock.descriptor, fcntl.F_SETSIG, signal.SIGURG)
+        try:
+            fcntl.fcntl(lock.descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        except OSError as error:
+            return error.errno != errno.EAGAIN
+        fcntl.fcntl(lock.descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        return True
+
+    def inode(self, lock: Lock) -> tuple[int, int]:
+        """Device and inode number of a locked file."""
+        found = os.fstat(lock.descriptor)
+        return found.st_dev, found.st_ino
+
+    # -- ownership -------------------------------------------------------------------------------
+
+    def _needs_owner(self) -> bool:
+        return os.geteuid() == 0 and (self.access.uid, self.access.gid) != (0, os.getegid())
+
+    def _own(self, path: Path, mode: int) -> None:
+        if self._needs_owner():
+            os.chown(path, self.access.uid, self.access.gid, follow_symlinks=False)
+        os.chmod(path, mode)
+
+    def _own_open(self, descriptor: int, mode: int) -> None:
+        if self._needs_owner():
+            os.fchown(descriptor, self.access.uid, self.access.gid)
+        os.fchmod(descriptor, mode)
+
+    def _link_one(self, source_fd: int, source: str, target_fd: int, target: str, copy: bool) -> None:
+        if not copy:
+            try:
+                os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+            except OSError as error:
+                # Another file system; too many links to one inode; a kernel that protects hard links to
+                # files of other users. A copy is right in each of these cases, only slower.
+                if error.errno not in (errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES):
+                    raise
+            else:
+                return
+        self._copy_one(source_fd, source, target_fd, target)
+
+    def _copy_one(self, source_fd: int, source: str, target_fd: int, target: str) -> None:
+        read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
+        try:
+            found = os.fstat(read)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            write = os.open(target, flags, 0o600, dir_fd=target_fd)
+            try:
+                try:
+                    fcntl.ioctl(write, _FICLONE, read)
+                except OSError:
+                    # No reflinks here: the bytes are copied instead.
+                    offset = 0
+                    while sent := os.sendfile(write, read, offset, _COPY_CHUNK):
+                        offset += sent
+                self._own_open(write, self.access.file(bool(found.st_mode & 0o100)))
+                os.utime(write, ns=(found.st_mtime_ns, found.st_mtime_ns))
+            finally:
+                os.close(write)
+        finally:
+            os.close(read)
+
+
+def access_of(path: Path) -> Access:
+    """The access policy that an environment's directory spells."""
+    found = os.stat(path)
+    return Access(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode) & 0o077)
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _entry(found: os.stat_result) -> Entry:
+    if stat.S_ISLNK(found.st_mode):
+        kind = "link"
+    elif stat.S_ISDIR(found.st_mode):
+        kind = "directory"
+    else:
+        kind = "file" if stat.S_ISREG(found.st_mode) else "other"
+    return Entry(
+        kind,
+        found.st_size,
+        stat.S_IMODE(found.st_mode),
+        found.st_uid,
+        found.st_gid,
+        found.st_mtime_ns,
+        (found.st_dev, found.st_ino),
+    )
+
+
+def _kind_of(item: os.DirEntry[str]) -> str:
+    if item.is_symlink():
+        return "link"
+    if item.is_dir(follow_symlinks=False):
+        return "directory"
+    return "file" if item.is_file(follow_symlinks=False) else "other"
+
+
+def _empty(descriptor: int) -> None:
+    """Remove everything in an open directory, by descriptor, so that no renamed parent leads us astray."""
+    os.fchmod(descriptor, 0o700)  # a directory without the write bit cannot be emptied
+    with os.scandir(descriptor) as entries:
+        items = [(item.name, item.is_dir(follow_symlinks=False)) for item in entries]
+    for name, is_directory in items:
+        try:
+            if not is_directory:
+                os.unlink(name, dir_fd=descriptor)
+                continue
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(name, flags, dir_fd=descriptor)
+            try:
+                _empty(inner)
+            finally:
+                os.close(inner)
+            os.rmdir(name, dir_fd=descriptor)
+        except FileNotFoundError:
+            continue  # somebody else clears the same garbage
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,234 @@
+"""Read generations: what they hold, and how what is on disk differs from it (drift)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+from packaging.metadata import parse_email
+from packaging.utils import canonicalize_name
+
+from siteswap import plan, prefix
+from siteswap.errors import Kind, SiteswapError
+from siteswap.fs import FileSystem
+from siteswap.layout import GenerationLayout, Layout, Number, parse_number
+from siteswap.lockfile import LockFile
+from siteswap.manifest import Distribution, Interpreter, Manifest
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What other tools changed in a generation since it was assembled."""
+
+    foreign: tuple[Distribution, ...] = ()
+    """Distributions that are there and were not."""
+    removed: tuple[str, ...] = ()
+    """Names of distributions that were there and are not."""
+    damaged: tuple[str, ...] = ()
+    """Names of distributions that miss files."""
+    strays: tuple[str, ...] = ()
+    """Files that no distribution owns."""
+
+    def __bool__(self) -> bool:
+        return bool(self.foreign or self.removed or self.damaged or self.strays)
+
+
+class Generation:
+    """One complete generation (or a candidate, or the spare) on disk."""
+
+    def __init__(self, fs: FileSystem, where: GenerationLayout, manifest: Manifest) -> None:
+        self.fs = fs
+        self.layout = where
+        self.manifest = manifest
+
+    @staticmethod
+    def read(fs: FileSystem, where: GenerationLayout) -> Generation:
+        """The generation at `where`. Raises SiteswapError (damaged) when its manifest cannot be read."""
+        try:
+            text = fs.read(where.manifest)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise SiteswapError(
+                Kind.DAMAGED,
+                f"generation {where.path.name} has no manifest",
+                hint="siteswap rollback to another generation",
+            ) from error
+        return Generation(fs, where, Manifest.from_json(text, str(where.manifest)))
+
+    @property
+    def number(self) -> Number:
+        """The generation's number."""
+        return self.manifest.number
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The interpreter it was made for."""
+        return self.manifest.interpreter
+
+    def lock_file(self) -> LockFile:
+        """The lock it was made from."""
+        return LockFile.parse(
+            self.fs.read_text(self.layout.lock_file), self.layout.corner, str(self.layout.lock_file)
+        )
+
+    def record(self, distribution: Distribution) -> list[plan.Row]:
+        """The distribution's RECORD. Raises SiteswapError (damaged) when it cannot be read."""
+        path = self.layout.path / distribution.dist_info / "RECORD"
+        try:
+            return plan.read_record(self.fs.read_text(path), distribution.dist_info)
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise SiteswapError(
+                Kind.DAMAGED,
+                f"RECORD of {distribution.title} in generation {self.number} cannot be read",
+                hint=f"siteswap install {distribution.name}=={distribution.version}, or siteswap rollback",
+            ) from error
+
+    def metadata(self, distribution: Distribution) -> bytes:
+        """The distribution's METADATA."""
+        return self.fs.read(self.layout.path / distribution.dist_info / "METADATA")
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Owner of every file that a distribution or siteswap itself put here."""
+        owner = dict.fromkeys(prefix.names(self.interpreter), plan.SITESWAP)
+        for distribution in self.manifest.distributions:
+            for row in self.record(distribution):
+                owner[row.path] = distribution.name
+        return owner
+
+    @cached_property
+    def directories(self) -> list[str]:
+        """Every directory of the generation but those of byte-code; "" is the prefix itself."""
+        return self.fs.read_text(self.layout.directories).split("\n")
+
+    def touched(self) -> list[str]:
+        """Directories whose entries changed since the generation was assembled (None of it proves harm)."""
+        reference = self.fs.entry(self.layout.directories)
+        if reference is None:
+            return self.directories
+        times = self.fs.modification_times(self.layout.path, self.directories)
+        return [
+            path
+            for path, changed in zip(self.directories, times, strict=True)
+            if changed is None or changed > reference.mtime_ns
+        ]
+
+    def drift(self) -> Drift:
+        """What other tools changed, by looking at the directories whose entries changed.
+
+        Edits inside a file do not show here; `doctor` looks at every byte.
+        """
+        touched = self.touched()
+        if not touched:
+            return Drift()
+        known = set(self.directories)
+        gone: set[str] = set()
+        found: list[str] = []
+        for directory in touched:
+            self._compare(directory, known, gone, found)
+        foreign = self._foreign(found)
+        names = {path for item in foreign for path in self._claimed(item)}
+        by_dist_info = {item.dist_info: item.name for item in self.manifest.distributions}
+        removed = {
+            name
+            for path, name in by_dist_info.items()
+            if f"{path}/METADATA" in gone or f"{path}/RECORD" in gone
+        }
+        damaged = {owner for path in gone if (owner := self.files[path]) not in removed | {plan.SITESWAP}}
+        kept = set(self.manifest.strays)
+        strays = tuple(sorted({path for path in found if path not in names} | self._still_there(kept)))
+        return Drift(tuple(foreign), tuple(sorted(removed)), tuple(sorted(damaged)), strays)
+
+    def _still_there(self, paths: set[str]) -> set[str]:
+        return {path for path in paths if self.fs.entry(self.layout.path / path) is not None}
+
+    def _compare(self, directory: str, known: set[str], gone: set[str], found: list[str]) -> None:
+        """Note what a touched directory lacks and what it has beyond what we put there."""
+        base = f"{directory}/" if directory else ""
+        listed = self.fs.entries(self.layout.path / directory)
+        present = {name for name, _ in listed}
+        for path in self._expected.get(directory, ()):
+            if path.rpartition("/")[2] not in present:
+                gone.add(path)
+        for name, kind in listed:
+            path = base + name
+            if (
+                name == "__pycache__"
+                or path in known
+                or path in self.files
+                or (not directory and name in _OWN)
+            ):
+                continue
+            if kind != "directory":
+                found.append(path)
+                continue
+            inner = self.fs.walk(self.layout.path / path)
+            found += [
+                f"{path}/{item}"
+                for item, what in inner
+                if what != "directory" and "__pycache__" not in item.split("/")
+            ]
+
+    @cached_property
+    def _expected(self) -> dict[str, list[str]]:
+        """Files by directory."""
+        found: dict[str, list[str]] = {}
+        for path in self.files:
+            found.setdefault(path.rpartition("/")[0], []).append(path)
+        return found
+
+    def _foreign(self, found: list[str]) -> list[Distribution]:
+        """Distributions that the unexpected files make up."""
+        distributions = []
+        for path in found:
+            head, _, name = path.rpartition("/")
+            if name != "METADATA" or not head.endswith(".dist-info"):
+                continue
+            fields, _ = parse_email(self.fs.read(self.layout.path / path))
+            record = self.layout.path / head / "RECORD"
+            if "name" not in fields or "version" not in fields or self.fs.entry(record) is None:
+                continue
+            digest = hashlib.sha256(self.fs.read(record)).hexdigest()
+            distributions.append(
+                Distribution(
+                    name=canonicalize_name(fields["name"]),
+                    version=fields["version"],
+                    key=f"foreign:{digest}",
+                    dist_info=head,
+                    requested=False,
+                    requires=tuple(fields.get("requires_dist", ())),
+                    requires_python=fields.get("requires_python"),
+                    origin=None,
+                    foreign=True,
+                )
+            )
+        return distributions
+
+    def _claimed(self, distribution: Distribution) -> list[str]:
+        return [row.path for row in self.record(distribution)]
+
+
+_OWN = frozenset({".generation", "pyvenv.cfg", "lib64"})
+
+
+def read_current(fs: FileSystem, layout: Layout) -> Number:
+    """The number of the live generation. Raises SiteswapError (damaged) when `current` is not a link to one."""
+    target = fs.read_link(layout.current)
+    number = layout.parse_current(target) if target is not None else None
+    if number is None:
+        raise SiteswapError(
+            Kind.DAMAGED,
+            f"{layout.current} does not name a generation",
+            hint="siteswap doctor",
+        )
+    return number
+
+
+def listed(fs: FileSystem, layout: Layout) -> dict[Number, str]:
+    """Numbers in `generations/` and what stands there: "directory" or "link" (a tombstone)."""
+    found = {}
+    for name, kind in fs.entries(layout.generations):
+        number = parse_number(name)
+        if number is not None:
+            found[number] = kind
+    return found

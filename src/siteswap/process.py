@@ -1,0 +1,191 @@
+"""The only module that starts processes.
+
+Everything started here runs in a process group of its own, which is killed as
+a whole when the wait ends for any reason, so that no child outlives the command
+that started it (an installer's child writing into a candidate, say).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from siteswap.errors import Kind, SiteswapError
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a process ended. `status` is negative for a signal, as subprocess has it."""
+
+    status: int
+    stdout: str
+    stderr: str
+    timed_out: bool = False
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: str | None = None,
+    timeout: float | None = None,
+    merge: bool = False,
+) -> Finished:
+    """Run `command` to its end and return what it printed.
+
+    `timeout` is in seconds; with `merge` stderr arrives in stdout in order.
+    Raises SiteswapError (system) when the program cannot be started. On return,
+    and on any exception, no process of its group is left.
+    """
+    argv = [os.fspath(part) for part in command]
+    # Output goes to anonymous memory, not to pipes: a descendant that escaped into a session of its
+    # own would hold a pipe open, and we would wait for it.
+    with _memory("stdin") as source, _memory("stdout") as out, _memory("stderr") as err:
+        if stdin is not None:
+            source.write(stdin.encode())
+            source.seek(0)
+        try:
+            child = subprocess.Popen(
+                argv,
+                env=dict(env) if env is not None else None,
+                cwd=cwd,
+                stdin=source,
+                stdout=out,
+                stderr=subprocess.STDOUT if merge else err,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SiteswapError(Kind.SYSTEM, f"cannot run {argv[0]}: {error.strerror}") from error
+        timed_out = False
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+        finally:
+            _kill_group(child.pid)
+            child.wait()
+        return Finished(child.returncode, _text(out), _text(err), timed_out)
+
+
+@contextlib.contextmanager
+def uninterruptible() -> Iterator[None]:
+    """Hold back signals that ask to stop until the block is done: for the few steps of a flip."""
+    asked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def become(command: Sequence[str], env: Mapping[str, str]) -> None:
+    """Replace this process by `command`, looked up on `env`'s PATH. Returns only by raising."""
+    try:
+        os.execvpe(command[0], list(command), dict(env))
+    except OSError as error:
+        raise SiteswapError(Kind.USAGE, f"cannot run {command[0]}: {error.strerror}") from error
+
+
+def _memory(name: str) -> BinaryIO:
+    """An anonymous file in memory, closed on exec except where it is handed over."""
+    return os.fdopen(os.memfd_create(f"siteswap-{name}", os.MFD_CLOEXEC), "w+b")
+
+
+def _text(stream: BinaryIO) -> str:
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
+
+
+def _kill_group(pid: int) -> None:
+    """Kill the session that `pid` leads; its number stays ours until the group is empty."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        # Nobody left in the group, or only processes that changed their user: nothing more we can do.
+        pass
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One process of this machine, as /proc shows it to us."""
+
+    pid: int
+    uid: int
+    command: str
+    """Its command line, words separated by spaces."""
+    mentions: str
+    """Everything in which it may name a path: mapped files, open files, program, directory, words, variables."""
+    readable: bool
+    """Whether we may look at its mappings; not at those of other users' processes, unless root."""
+
+
+def survey(needle: str, variable: str) -> list[Seen]:
+    """Processes (other than this one) that name `needle` anywhere the kernel lets us look.
+
+    `variable` is the environment variable that counts as naming. Processes that
+    end while we look are left out.
+    """
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit() and int(name) != os.getpid():
+            seen = _look(int(name), needle, variable)
+            if seen is not None:
+                found.append(seen)
+    return found
+
+
+def _look(pid: int, needle: str, variable: str) -> Seen | None:
+    home = f"/proc/{pid}"
+    parts: list[str] = []
+    readable = True
+    try:
+        uid = os.stat(home).st_uid
+        words = _proc_text(f"{home}/cmdline").split("\0")
+    except OSError:
+        return None
+    parts += words
+    try:
+        maps = _proc_text(f"{home}/maps")
+        parts += [line for line in maps.splitlines() if needle in line]
+        parts += [
+            word for word in _proc_text(f"{home}/environ").split("\0") if word.startswith(f"{variable}=")
+        ]
+        for link in ("exe", "cwd"):
+            parts.append(_proc_link(f"{home}/{link}"))
+        for descriptor in os.listdir(f"{home}/fd"):
+            parts.append(_proc_link(f"{home}/fd/{descriptor}"))
+    except PermissionError:
+        readable = False
+    except OSError:
+        return None
+    mentions = "\n".join(part for part in parts if needle in part)
+    return Seen(pid, uid, " ".join(words).strip(), mentions, readable) if mentions else None
+
+
+def _proc_text(path: str) -> str:
+    with open(path, "rb") as stream:
+        return stream.read().decode(errors="surrogateescape")
+
+
+def _proc_link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except FileNotFoundError:
+        return ""  # a descriptor that was closed meanwhile, or a kernel thread without a program
+
+
+def keep_across_exec(descriptor: int, lowest: int) -> None:
+    """Give a descriptor a number of at least `lowest` and let programs that we become inherit it."""
+    try:
+        number = fcntl.fcntl(descriptor, fcntl.F_DUPFD, lowest)
+    except OSError:
+        number = descriptor  # a limit below that: the low number does as well
+    os.set_inheritable(number, True)

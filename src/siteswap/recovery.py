@@ -1,0 +1,30 @@
+"""Remove what a crash left behind [I9]."""
+
+from __future__ import annotations
+
+from siteswap import collect
+from siteswap.flip import FlipLock, history, published, unlink_top_level
+from siteswap.fs import FileSystem
+from siteswap.generation import Generation, listed, read_current
+from siteswap.layout import Layout
+
+
+def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
+    """Remove what a crash left: staging, and candidates that were never published. The writer lock is held.
+
+    `current` and the history are read together under the flip lock: a rollback
+    between the two would make the newest generation look unpublished. Returns
+    the names of what was removed.
+    """
+    removed = collect.clear(fs, layout)
+    with flip_lock():
+        current = read_current(fs, layout)
+        known = published(history(fs, layout)) | {current}
+    for number, kind in listed(fs, layout).items():
+        if kind == "directory" and number not in known:
+            doomed = fs.free_name(layout.staging, f"unpublished-{number}")
+            fs.rename(layout.generation(number).path, doomed)
+            fs.remove_tree(doomed)
+            removed.append(str(number))
+    unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))
+    return removed

@@ -1,0 +1,189 @@
+"""Build wheels from source: sdists, git repositories, local directories, editables (PEP 517, PEP 660).
+
+Each build runs in an environment of its own, made by uv in a scratch directory
+with the base interpreter; nothing of it reaches the environment but the wheel.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from build import BuildBackendException, BuildException, FailedProcessError, ProjectBuilder
+from build.env import IsolatedEnv
+
+from siteswap import process, uv
+from siteswap.errors import Kind, SiteswapError
+from siteswap.fetch import Fetcher
+from siteswap.fs import FileSystem
+from siteswap.lockfile import Artifact
+from siteswap.manifest import Interpreter
+
+_SHOWN_LINES = 30
+
+
+class Builder:
+    """Builds wheels for one interpreter."""
+
+    def __init__(
+        self, fs: FileSystem, fetcher: Fetcher, interpreter: Interpreter, options: Sequence[str]
+    ) -> None:
+        """`options` are the user's index options in uv's spelling, for build requirements."""
+        self._fs = fs
+        self._fetcher = fetcher
+        self._interpreter = interpreter
+        self._options = options
+
+    def build(self, artifact: Artifact, scratch: Path) -> Path:
+        """A wheel of `artifact`, in `scratch` (an empty directory of ours).
+
+        Raises SiteswapError (requirement) with the end of the build's output.
+        """
+        tree = self._source_tree(artifact, scratch)
+        if artifact.subdirectory:
+            tree = tree / artifact.subdirectory
+        output = scratch / "wheel"
+        self._fs.make_directory(output)
+        environment = _BuildEnvironment(self._interpreter, scratch / "environment", self._options, artifact)
+        kind: Literal["editable", "wheel"] = "editable" if artifact.editable else "wheel"
+        runner = _Runner()
+        try:
+            builder = ProjectBuilder.from_isolated_env(environment, str(tree), runner=runner)
+            environment.install(builder.build_system_requires)
+            environment.install(builder.get_requires_for_build(kind))
+            return Path(builder.build(kind, str(output)))
+        except (
+            BuildBackendException,
+            BuildException,
+            FailedProcessError,
+            subprocess.CalledProcessError,
+        ) as error:
+            tail = "\n".join((runner.output or str(error)).strip().splitlines()[-_SHOWN_LINES:])
+            raise SiteswapError(
+                Kind.REQUIREMENT,
+                f"{artifact.title} cannot be built from {artifact.location}",
+                hint="see the build's output above; a compiler or a library may be missing",
+                detail=tail,
+            ) from error
+
+    def _source_tree(self, artifact: Artifact, scratch: Path) -> Path:
+        if artifact.kind == "directory":
+            return Path(artifact.location)
+        tree = scratch / "source"
+        if artifact.kind == "vcs":
+            _check_out(artifact, tree)
+            return tree
+        archive = scratch / artifact.filename
+        self._fetcher.fetch(artifact, archive, lambda _: None)
+        self._fs.make_directory(tree)
+        self._fs.extract(archive, tree)
+        inside = self._fs.entries(tree)
+        # An sdist holds one directory; an archive from elsewhere may hold the project itself.
+        return tree / inside[0][0] if len(inside) == 1 and inside[0][1] == "directory" else tree
+
+
+class _Runner:
+    """Runs a backend's hooks for `build`, keeping their output to show when one fails."""
+
+    def __init__(self) -> None:
+        self.output = ""
+
+    def __call__(
+        self, cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None
+    ) -> None:
+        env = {**_clean_environment(), **(extra_environ or {})}
+        done = process.run(cmd, env=env, cwd=Path(cwd) if cwd else None, merge=True)
+        self.output += done.stdout
+        if done.status != 0:
+            raise subprocess.CalledProcessError(done.status, list(cmd), done.stdout)
+
+
+class _BuildEnvironment(IsolatedEnv):
+    """A throw-away virtual environment for one build."""
+
+    def __init__(
+        self, interpreter: Interpreter, path: Path, options: Sequence[str], artifact: Artifact
+    ) -> None:
+        self._path = path
+        self._options = options
+        self._title = artifact.title
+        done = uv.run(["venv", "--quiet", "--no-project", "--python", interpreter.executable, path])
+        if done.status != 0:
+            raise SiteswapError(
+                Kind.SYSTEM, "no environment could be made to build in", detail=uv.explanation(done.stderr)
+            )
+
+    @property
+    def python_executable(self) -> str:
+        return str(self._path / "bin" / "python")
+
+    def make_extra_environ(self) -> Mapping[str, str]:
+        return {"PATH": os.pathsep.join([str(self._path / "bin"), os.environ.get("PATH", os.defpath)])}
+
+    def install(self, requirements: set[str]) -> None:
+        """Put build requirements in. Raises SiteswapError (requirement) with uv's explanation."""
+        if not requirements:
+            return
+        done = uv.run(
+            [
+                "pip",
+                "install",
+                "--quiet",
+                "--python",
+                self.python_executable,
+                *self._options,
+                *sorted(requirements),
+            ]
+        )
+        if done.status != 0:
+            raise SiteswapError(
+                Kind.REQUIREMENT,
+                f"what {self._title} needs to be built cannot be installed",
+                detail=uv.explanation(done.stderr),
+            )
+
+
+def _clean_environment() -> dict[str, str]:
+    """The user's variables without those that would lead a build into another Python."""
+    doomed = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "SITESWAP_GENERATION", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if name not in doomed}
+
+
+def _check_out(artifact: Artifact, tree: Path) -> None:
+    """A work tree of one commit of a git repository, submodules included."""
+    commit = artifact.commit or "HEAD"
+    steps: list[list[str | Path]] = [
+        ["git", "init", "--quiet", tree],
+        ["git", "-C", tree, "remote", "add", "origin", artifact.location],
+    ]
+    shallow: list[str | Path] = ["git", "-C", tree, "fetch", "--quiet", "--depth", "1", "origin", commit]
+    whole: list[str | Path] = [
+        "git",
+        "-C",
+        tree,
+        "fetch",
+        "--quiet",
+        "--tags",
+        "origin",
+        "+refs/*:refs/remotes/origin/*",
+    ]
+    for step in steps:
+        _git(artifact, step)
+    # Some servers hand out only what a branch or tag names: then everything is fetched.
+    if process.run(shallow).status != 0:
+        _git(artifact, whole)
+    _git(artifact, ["git", "-C", tree, "checkout", "--quiet", "--detach", commit])
+    _git(artifact, ["git", "-C", tree, "submodule", "--quiet", "update", "--init", "--recursive"])
+
+
+def _git(artifact: Artifact, step: list[str | Path]) -> None:
+    done = process.run(step)
+    if done.status != 0:
+        raise SiteswapError(
+            Kind.REQUIREMENT,
+            f"{artifact.title}: {artifact.location} cannot be cloned",
+            detail=done.stderr.strip(),
+        )

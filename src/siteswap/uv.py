@@ -1,0 +1,44 @@
+"""uv, found as a package: the resolver, and the installer of build environments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from siteswap import process
+from siteswap.errors import Kind, SiteswapError
+
+# What would make uv act on another interpreter or environment than the one we name.
+_FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT_ENVIRONMENT")
+
+
+def program() -> str:
+    """Path of the uv program that came with siteswap. Raises SiteswapError (system) when it is not there."""
+    from uv import find_uv_bin
+
+    try:
+        return find_uv_bin()
+    except FileNotFoundError as error:
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"the uv program is missing: {error}",
+            hint="reinstall siteswap with its dependencies",
+        ) from error
+
+
+def run(
+    arguments: Sequence[str | Path], *, stdin: str | None = None, cwd: Path | None = None
+) -> process.Finished:
+    """Run uv, quiet and without colour, with the user's settings for indexes, proxies and certificates."""
+    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    env["UV_PYTHON_DOWNLOADS"] = "never"
+    env["UV_NO_PROGRESS"] = "1"
+    env["NO_COLOR"] = "1"
+    return process.run([program(), *arguments], env=env, stdin=stdin, cwd=cwd)
+
+
+def explanation(stderr: str) -> str:
+    """Uv's own words on a failure, without its prefix."""
+    text = stderr.strip()
+    return text.removeprefix("error: ")
