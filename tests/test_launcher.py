@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import resource
+import runpy
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,7 @@ from siteswap import launcher
 
 REPORT = "from pair.report import report; report()"
 INTERPRETERS = interpreters()
-STARTS = int(os.environ.get("SITESWAP_STARTS", "12"))
+STARTS = int(os.environ.get("SITESWAP_STARTS", "6"))
 """How many starts of each kind the flip stress makes: few by default, 3000 to be sure."""
 
 Make = Callable[..., Environment]
@@ -485,6 +486,23 @@ def test_the_packaged_program() -> None:
     """What the package offers as its program runs; a package without one offers none."""
     program = launcher.binary()
     assert program is None or os.access(program, os.X_OK)
+
+
+def test_the_build_hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: Path | None) -> None:
+    """The hook makes a program that runs, or says why there is none."""
+    pytest.importorskip("hatchling")
+    hook = Path(__file__).parent.parent / "hatch_build.py"
+    if compiled is None or not hook.exists():
+        pytest.skip("nothing to build with")
+    namespace = runpy.run_path(str(hook))
+    target = tmp_path / "launcher"
+    assert namespace["compile_launcher"](LAUNCHER_SOURCE, target) == []
+    assert namespace["runs"](target)
+    assert namespace["platform_tag"]().startswith("linux_")
+    for compiler in ("false", "/nowhere/cc"):
+        monkeypatch.setenv("CC", compiler)
+        assert compiler in namespace["compile_launcher"](LAUNCHER_SOURCE, target)[0]
+        assert not target.exists()
 
 
 def test_stand_in_refuses_relative_paths() -> None:

@@ -351,17 +351,25 @@ def test_a_lease_that_was_closed_on_the_way_is_taken_again(env: Environment) -> 
 
 def test_a_process_that_cannot_be_pinned_says_so(env: Environment) -> None:
     """One line on stderr, and Python runs: a damaged environment must stay open to inspection."""
-    env.lease(1).chmod(0)
-    (env.home / "current").unlink()
-    (env.home / "current").symlink_to("generations/1")
     env.lease(1).unlink()
-    env.lease(1).mkdir()  # cannot be mapped, for root either
+    env.lease(1).symlink_to("lease")  # cannot be opened, by root either
     ask = "import _siteswap; print(_siteswap.generation)"
     code = "import os, sys; os.execv(sys.argv[1], [sys.argv[2], '-c', sys.argv[3]])"
     done = env.run(sys.executable, "-c", code, env.interpreter.executable, env.python, ask)
     assert (done.returncode, done.stdout) == (0, "0\n")
     assert done.stderr.startswith("siteswap: this process is not pinned to a generation")
     assert done.stderr.count("\n") == 1
+
+
+def test_without_a_mapping_the_descriptor_keeps_the_lease(env: Environment) -> None:
+    """Where the lease cannot be mapped the descriptor stays, and an exec ends it."""
+    env.lease(1).write_text("")  # nothing in it to map
+    code = "import os; print('ready', flush=True); input(); os.execv('/bin/echo', ['echo', 'done'])"
+    with env.start(env.python, "-c", code) as process:
+        assert env.is_pinned(1)
+        assert process.go_on() == "done\n"
+    code = "import os; print(os.get_inheritable(100))"
+    assert env.run(env.python, "-c", code).stdout == "False\n"
 
 
 def test_start_is_done_once(one: Environment) -> None:

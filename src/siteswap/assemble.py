@@ -89,7 +89,7 @@ class Assembler:
         directories = plan.directories_of([*ownership.owner, *manifest.strays, "include/"])
         final = self._layout.generation(manifest.number)
         target = self._layout.staging / str(manifest.number)
-        in_place = self._recycle(target, files, manifest, directories)
+        in_place = self._recycle(target, manifest, directories)
         if in_place is None:
             in_place = set()
             self._fs.make_directory(target)
@@ -257,9 +257,7 @@ class Assembler:
 
     # -- recycling -------------------------------------------------------------------------------
 
-    def _recycle(
-        self, target: Path, files: Mapping[str, _Files], manifest: Manifest, directories: Sequence[str]
-    ) -> set[str] | None:
+    def _recycle(self, target: Path, manifest: Manifest, directories: Sequence[str]) -> set[str] | None:
         """Bring the spare from what it was to what the candidate is, up to what must be linked.
 
         Returns the names of the distributions that are in place already, or None
@@ -303,7 +301,7 @@ class Assembler:
                 spare.interpreter.schemes == manifest.interpreter.schemes
                 and spare.manifest.shared_mode == manifest.shared_mode
             )
-            # Overlapping and stray files cannot be told apart by owner: such a directory is not worth the risk.
+            # Overlapping and stray files have no single owner to go by: not worth the risk.
             odd = spare.manifest.overlaps or spare.manifest.strays or manifest.overlaps or spare.drift()
             if same and not odd:
                 return spare

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -175,8 +174,8 @@ def imports(
         tick(distribution.name)
         return findings
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return [finding for findings in pool.map(one, distributions) for finding in findings]
+    results = process.parallel(one, distributions, os.cpu_count() or 1)
+    return [finding for findings in results for finding in findings]
 
 
 def _import(

@@ -17,7 +17,7 @@ DEFAULT_KEEP = 10
 """Generations kept besides the current one, newest first, where the user says nothing else."""
 
 GRACE_SECONDS = 5.0
-"""A generation that was current so short a while ago is left alone: starting processes may be about to lock it."""
+"""A generation that was current so short a while ago is left alone: a start may be about to lock it."""
 
 
 @dataclass(frozen=True)

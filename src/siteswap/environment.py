@@ -12,28 +12,26 @@ import os
 import pwd
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from siteswap import __version__, collect, flip, interpreter, lease, process, resolve
-from siteswap.assemble import Assembler
+from siteswap import collect, create, flip, interpreter, lease, process, resolve
 from siteswap.cache import Cache, open_cache
 from siteswap.errors import Kind, SiteswapError
-from siteswap.fs import FileSystem, Lock, access_of
+from siteswap.fs import FileSystem, access_of
 from siteswap.generation import Generation, listed, read_current
 from siteswap.layout import FORMAT_VERSION, Layout, Number
-from siteswap.lockfile import EMPTY, LockFile
-from siteswap.manifest import Change, Interpreter, Manifest, Operation, changes
+from siteswap.lockfile import LockFile
+from siteswap.manifest import Change, Manifest, Operation, changes
 from siteswap.progress import Progress
 from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement
 from siteswap.transaction import Outcome, Transaction
 from siteswap.trial import Gates
+from siteswap.waiting import Waiting
 
-_POLL_SECONDS = 0.05
 _RETRIES = 3
 _COLLECT_SECONDS = 1.0
 """How long collecting after a commit may take before the rest is left to the next one."""
@@ -120,28 +118,10 @@ class Environment:
         at `path`, or there is no such interpreter.
         """
         _require_linux()
-        final = Layout(Path(os.path.realpath(path)))
-        _require_vacant(final)
-        fs = FileSystem()
-        found = interpreter.probe(interpreter.find(python, fs), fs)
-        fs.make_directory(final.root.parent, parents=True)
-        making = Layout(final.root.parent / f".{final.root.name}.siteswap-creating")
-        lock = fs.lock(final.root.parent / f"{making.root.name}.lock")
-        if lock is None:
-            raise SiteswapError(Kind.BUSY, f"another command is creating {final.root}")
-        try:
-            fs.remove_tree(making.root)  # what a crash left
-            _make(fs, making, final, found, system_site_packages, command)
-            fs.barrier(making.root)
-            _require_vacant(final)
-            fs.rename(making.root, final.root)
-            fs.sync_directory(final.root.parent)
-        finally:
-            fs.remove_tree(making.root)
-            # The lock file may go: whoever finds it gone makes a new one, and `rename` admits only one.
-            fs.unlink(final.root.parent / f"{making.root.name}.lock")
-            lock.release()
-        return Environment(final, FileSystem(access_of(final.root)), progress=progress, cache=cache)
+        layout = create.create(
+            Path(path), python=python, system_site_packages=system_site_packages, command=command
+        )
+        return Environment(layout, FileSystem(access_of(layout.root)), progress=progress, cache=cache)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -222,14 +202,15 @@ class Environment:
         when this user may not write here.
         """
         self._require_writable()
-        writer = self._wait(self.layout.writer_lock, command)
+        waiting = self._waiting(command)
+        writer = waiting.writer()
         try:
             return Transaction(
                 self.fs,
                 self.layout,
                 self._cache or open_cache(),
                 writer,
-                _FlipLock(self, command),
+                waiting.flip,
                 kind=kind,
                 command=command,
                 progress=self.progress,
@@ -265,7 +246,10 @@ class Environment:
     def uninstall(
         self, names: Sequence[str], *, gates: Gates | None = None, dry_run: bool = False, command: str = ""
     ) -> Outcome:
-        """Uninstall `names` and what nothing needs any more. Durable on return; on any exception nothing changed."""
+        """Uninstall `names` and what nothing needs any more.
+
+        Durable on return; on any exception nothing changed.
+        """
         return self._transact(
             "uninstall", command, lambda tx: tx.uninstall(names), gates or Gates(), dry_run, compile_all=False
         )
@@ -307,7 +291,7 @@ class Environment:
         Takes only the flip lock, so it need not wait for a long install. Durable on return.
         """
         self._require_writable()
-        with _FlipLock(self, command)():
+        with self._waiting(command).flip():
             current = self.current
             number = target if target is not None else self._previous(current)
             if number == current.number:
@@ -345,7 +329,7 @@ class Environment:
                 f"{name!r} cannot be a tag",
                 hint="a tag has no spaces or slashes and is no number",
             )
-        with _FlipLock(self, f"tag {name}")():
+        with self._waiting(f"tag {name}").flip():
             tags = self.tags()
             tags[name] = self.generation(number).number
             self.fs.replace(self.layout.tags, (json.dumps(tags, indent=1, sort_keys=True) + "\n").encode())
@@ -353,7 +337,7 @@ class Environment:
     def untag(self, name: str) -> None:
         """Take a name off its generation. Durable on return. Raises SiteswapError (usage)."""
         self._require_writable()
-        with _FlipLock(self, f"tag --delete {name}")():
+        with self._waiting(f"tag --delete {name}").flip():
             tags = self.tags()
             if name not in tags:
                 raise SiteswapError(Kind.USAGE, f"there is no tag {name!r}", hint="see siteswap history")
@@ -388,8 +372,9 @@ class Environment:
         Takes the writer lock, so that nobody builds on what goes; the flip lock only to detach.
         """
         self._require_writable()
-        with self._wait(self.layout.writer_lock, command):
-            recover(self.fs, self.layout, _FlipLock(self, command))
+        waiting = self._waiting(command)
+        with waiting.writer():
+            recover(self.fs, self.layout, waiting.flip)
             gone, verdicts = self._sweep(keep, seconds=None, spare=False, command=command)
             self.fs.remove_tree(self.layout.spare)
             collect.clear(self.fs, self.layout)
@@ -398,7 +383,7 @@ class Environment:
     def _sweep(
         self, keep: int, *, seconds: float | None, spare: bool, command: str
     ) -> tuple[list[Number], list[collect.Verdict]]:
-        with _FlipLock(self, command)():
+        with self._waiting(command).flip():
             verdicts = self.plan_collection(keep)
             gone, stays = collect.sweep(
                 self.fs, self.layout, verdicts, self.users(), seconds=seconds, spare=spare
@@ -488,26 +473,8 @@ class Environment:
             )
         return base
 
-    def _wait(self, path: Path, command: str) -> Lock:
-        """Take a lock, telling for whom we wait. Raises SiteswapError (busy) after the time we were given."""
-        begun = time.monotonic()
-        told = ""
-        while True:
-            lock = self.fs.lock(path)
-            if lock is not None:
-                lock.note(f"PID {os.getpid()} siteswap {command}".rstrip())
-                return lock
-            holder = _holder(self.fs, path)
-            if self.lock_timeout is not None and time.monotonic() - begun >= self.lock_timeout:
-                raise SiteswapError(
-                    Kind.BUSY,
-                    f"{self.layout.root} is being changed by {holder}",
-                    hint="wait for it to end, or allow more time with --lock-timeout SECONDS",
-                )
-            if holder != told:
-                self.progress.waiting(holder)
-                told = holder
-            time.sleep(_POLL_SECONDS)
+    def _waiting(self, command: str) -> Waiting:
+        return Waiting(self.fs, self.layout, self.progress, self.lock_timeout, command)
 
     def _require_writable(self) -> None:
         owner = self.fs.access.uid
@@ -521,97 +488,6 @@ class Environment:
             raise SiteswapError(
                 Kind.SYSTEM, f"{self.layout.home} is not writable", hint="check its permissions"
             )
-
-
-class _FlipLock(flip.FlipLock):
-    def __init__(self, environment: Environment, command: str) -> None:
-        self._environment = environment
-        self._command = command
-
-    def __call__(self) -> Lock:
-        return self._environment._wait(self._environment.layout.flip_lock, self._command)
-
-
-def _make(
-    fs: FileSystem,
-    making: Layout,
-    final: Layout,
-    found: Interpreter,
-    system_site_packages: bool,
-    command: str,
-) -> None:
-    """Everything of a new environment, at a place where nobody looks for one."""
-    for path in (making.root, making.home, making.generations, making.staging, making.log):
-        fs.make_directory(path)
-    _require_capable(fs, making)
-    format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
-    fs.write(making.format, format_text.encode() + b"\n")
-    manifest = Manifest(
-        number=Number(1),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=command,
-        base=None,
-        interpreter=found,
-        requirements=(),
-        distributions=(),
-        system_site_packages=system_site_packages,
-        shared_mode=fs.access.shared,
-        checked="passed",
-    )
-    assembler = Assembler(fs, making, None, manifest, logical=final)
-    directories = assembler.assemble((), EMPTY, lambda _: None)
-    fs.write(directories.layout.manifest, directories.manifest.to_json())
-    for name, _ in fs.entries(directories.layout.path):
-        if name == "pyvenv.cfg":
-            fs.write(making.config, fs.read(directories.layout.path / name))
-        elif name != ".generation":
-            fs.symlink(making.root / name, making.top_link_target(name))
-    # As venv and uv do it: an environment inside a repository is not for committing.
-    fs.write(making.root / ".gitignore", b"*\n")
-    flip.flip(fs, making, flip.new_operation("create", command, None, Number(1)))
-
-
-def _require_capable(fs: FileSystem, layout: Layout) -> None:
-    """Try what siteswap relies on, on this very file system [I11]. Raises SiteswapError (system)."""
-    one, two = layout.staging / "try-1", layout.staging / "try-2"
-    try:
-        fs.write(one, b"x")
-        fs.symlink(two, "try-1")
-        fs.exchange(one, two)
-        fs.link_files(layout.staging, layout.staging, [("try-2", "try-3")], copy=False, tick=lambda _: None)
-        lock = fs.lock(layout.flip_lock)
-        if lock is not None:
-            lock.release()
-    except OSError as error:
-        raise SiteswapError(
-            Kind.SYSTEM,
-            f"the file system of {layout.root.parent} cannot hold an environment: {error.strerror}",
-            hint="put it on a local file system with links and locks (ext4, xfs, btrfs, tmpfs)",
-        ) from error
-    finally:
-        for name, _ in fs.entries(layout.staging):
-            fs.unlink(layout.staging / name)
-
-
-def _require_vacant(layout: Layout) -> None:
-    fs = FileSystem()
-    found = fs.entry(layout.root)
-    if found is None:
-        return
-    if found.kind != "directory":
-        raise SiteswapError(Kind.USAGE, f"{layout.root} is there and is not a directory")
-    if fs.entry(layout.format) is not None:
-        raise SiteswapError(
-            Kind.USAGE,
-            f"{layout.root} is an environment already",
-            hint=f"siteswap install -e {shlex.quote(str(layout.root))} …",
-        )
-    if fs.entries(layout.root):
-        raise SiteswapError(
-            Kind.USAGE,
-            f"{layout.root} is not empty and was not made by siteswap",
-            hint="choose another path, or move what is there away",
-        )
 
 
 def _not_ours(fs: FileSystem, path: Path, layout: Layout) -> SiteswapError:
@@ -643,16 +519,9 @@ def _check_format(text: str, layout: Layout) -> None:
     if path != str(layout.root):
         raise SiteswapError(
             Kind.DAMAGED,
-            f"this environment was made at {path} and is at {layout.root} now: its programs name the old path",
+            f"this environment was made at {path} and is at {layout.root} now; its programs name {path}",
             hint="move it back, or create a new one here and sync it to an export of this one",
         )
-
-
-def _holder(fs: FileSystem, path: Path) -> str:
-    try:
-        return fs.read_text(path).strip() or "another command"
-    except (OSError, UnicodeDecodeError):
-        return "another command"
 
 
 def _owner(path: Path) -> str:

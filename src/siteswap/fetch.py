@@ -20,8 +20,13 @@ _ATTEMPTS = 4
 _CONNECT_TIMEOUT = 15.0
 _READ_TIMEOUT = 60.0
 _INDEX_VARIABLES = (
-    "UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL",
-)  # fmt: skip
+    "UV_DEFAULT_INDEX",
+    "UV_INDEX",
+    "UV_INDEX_URL",
+    "UV_EXTRA_INDEX_URL",
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+)
 
 Tick = Callable[[int], None]
 
@@ -107,7 +112,8 @@ class Fetcher:
             if found.get(name) != expected.lower():
                 raise SiteswapError(
                     Kind.REQUIREMENT,
-                    f"{artifact.title}: the file at {without_password(artifact.location)} is not the one that was locked",
+                    f"{artifact.title}: the file at {without_password(artifact.location)} "
+                    "is not the one that was locked",
                     hint="nothing was installed; if the index is trusted, resolve again",
                     detail=f"expected {name} {expected}\n   found {name} {found.get(name)}",
                 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from siteswap import process
@@ -17,13 +17,8 @@ from siteswap.generation import Generation, listed, read_current
 from siteswap.layout import NOT_LINKED, Layout, Number
 from siteswap.manifest import Operation, effective_history, parse_history
 
-
-class FlipLock:
-    """How to get the flip lock: a callable, so that a transaction need not know about waiting."""
-
-    def __call__(self) -> Lock:
-        """Take it, waiting as long as the environment was told to. Raises SiteswapError (busy)."""
-        raise NotImplementedError
+FlipLock = Callable[[], Lock]
+"""How to get the flip lock, waiting as long as the command was told to. Raises SiteswapError (busy)."""
 
 
 def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
@@ -62,7 +57,10 @@ def new_operation(kind: str, command: str, source: Number | None, target: Number
 
 
 def history(fs: FileSystem, layout: Layout) -> list[Operation]:
-    """The operations that took place, oldest first. The flip lock is held, or a moment's disagreement is harmless."""
+    """The operations that took place, oldest first.
+
+    Hold the flip lock where a flip between the two reads would do harm.
+    """
     current = read_current(fs, layout)
     text = fs.read_text(layout.history) if fs.entry(layout.history) is not None else ""
     return effective_history(parse_history(text), current)
@@ -73,11 +71,13 @@ def published(operations: Sequence[Operation]) -> set[Number]:
     return {item.target for item in operations}
 
 
-def link_top_level(fs: FileSystem, layout: Layout, candidate: Generation) -> None:
-    """Link top-level names that the candidate has and the environment lacks. Not durable; invisible as yet.
+def link_top_level(fs: FileSystem, layout: Layout, candidate: Generation) -> bool:
+    """Link top-level names that the candidate has and the environment lacks; whether there were any.
 
+    The links lead nowhere until the flip, so nobody sees them yet. Not durable.
     Raises SiteswapError (conflict) where something that is not ours is in the way.
     """
+    made = False
     for name, _ in fs.entries(candidate.layout.path):
         if name in NOT_LINKED:
             continue
@@ -85,12 +85,14 @@ def link_top_level(fs: FileSystem, layout: Layout, candidate: Generation) -> Non
         found = fs.entry(path)
         if found is None:
             fs.symlink(path, target)
+            made = True
         elif fs.read_link(path) != target:
             raise SiteswapError(
                 Kind.CONFLICT,
                 f"{path} is in the way of a distribution's files",
                 hint="move it away, then try again",
             )
+    return made
 
 
 def unlink_top_level(fs: FileSystem, layout: Layout, current: Generation) -> None:
@@ -111,5 +113,5 @@ def next_number(fs: FileSystem, layout: Layout) -> Number:
 
 
 def now() -> str:
-    """This moment as it is recorded: UTC, ISO 8601, to the second."""
+    """The moment as it is recorded: UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

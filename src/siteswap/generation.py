@@ -212,7 +212,7 @@ _OWN = frozenset({".generation", "pyvenv.cfg", "lib64"})
 
 
 def read_current(fs: FileSystem, layout: Layout) -> Number:
-    """The number of the live generation. Raises SiteswapError (damaged) when `current` is not a link to one."""
+    """The number of the live generation. Raises SiteswapError (damaged) when `current` names none."""
     target = fs.read_link(layout.current)
     number = layout.parse_current(target) if target is not None else None
     if number is None:

@@ -54,7 +54,7 @@ def row_of(path: str, content: bytes) -> Row:
 
 
 def write_record(rows: Iterable[Row], dist_info: str) -> bytes:
-    """RECORD's text: paths relative to the directory that holds the .dist-info, itself last without a hash."""
+    """RECORD's text: paths relative to the directory of the .dist-info, itself last and without a hash."""
     base = posixpath.dirname(dist_info)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

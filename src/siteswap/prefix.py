@@ -1,4 +1,4 @@
-"""What every generation has before any distribution is in it: configuration, activate scripts, launcher, runtime."""
+"""What a generation has before any distribution: configuration, activate scripts, launcher, runtime."""
 
 from __future__ import annotations
 

@@ -12,10 +12,17 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_running: set[int] = set()
+"""Leaders of the process groups that this process is waiting for."""
 
 from siteswap.errors import Kind, SiteswapError
 
@@ -65,6 +72,7 @@ def run(
         except OSError as error:
             raise SiteswapError(Kind.SYSTEM, f"cannot run {argv[0]}: {error.strerror}") from error
         timed_out = False
+        _running.add(child.pid)
         try:
             child.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -72,7 +80,32 @@ def run(
         finally:
             _kill_group(child.pid)
             child.wait()
+            _running.discard(child.pid)
         return Finished(child.returncode, _text(out), _text(err), timed_out)
+
+
+def parallel(
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int,
+    stop: Callable[[], None] = lambda: None,
+) -> list[Result]:
+    """Results of `work` for each item, in order, from several threads.
+
+    On any exception, one of ours or Ctrl-C, what has not begun is dropped,
+    `stop` is called and every process that is running is killed, so that nobody
+    waits for them.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop()
+            for pid in list(_running):
+                _kill_group(pid)
+            raise
 
 
 @contextlib.contextmanager
@@ -87,7 +120,10 @@ def uninterruptible() -> Iterator[None]:
 
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> None:
-    """Replace this process by `command`, looked up on `env`'s PATH. Returns only by raising."""
+    """Replace this process by `command`, looked up on `env`'s PATH. Returns only by raising.
+
+    Raises SiteswapError (usage) when there is no such program.
+    """
     try:
         os.execvpe(command[0], list(command), dict(env))
     except OSError as error:
@@ -106,11 +142,9 @@ def _text(stream: BinaryIO) -> str:
 
 def _kill_group(pid: int) -> None:
     """Kill the session that `pid` leads; its number stays ours until the group is empty."""
-    try:
+    # Nobody left in the group, or only processes that changed their user: nothing more we can do.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        # Nobody left in the group, or only processes that changed their user: nothing more we can do.
-        pass
 
 
 @dataclass(frozen=True)
@@ -122,7 +156,7 @@ class Seen:
     command: str
     """Its command line, words separated by spaces."""
     mentions: str
-    """Everything in which it may name a path: mapped files, open files, program, directory, words, variables."""
+    """Where it names the path: mapped and open files, program, directory, words, variables."""
     readable: bool
     """Whether we may look at its mappings; not at those of other users' processes, unless root."""
 

@@ -20,11 +20,11 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
     with flip_lock():
         current = read_current(fs, layout)
         known = published(history(fs, layout)) | {current}
+        unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))
     for number, kind in listed(fs, layout).items():
         if kind == "directory" and number not in known:
             doomed = fs.free_name(layout.staging, f"unpublished-{number}")
             fs.rename(layout.generation(number).path, doomed)
             fs.remove_tree(doomed)
             removed.append(str(number))
-    unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))
     return removed

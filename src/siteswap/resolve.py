@@ -122,7 +122,7 @@ def check_hashes(artifacts: Sequence[Artifact], request: Request, required: bool
         raise SiteswapError(
             Kind.REQUIREMENT,
             "the hashes of what was found are not the ones that were required",
-            hint="hashes must be given for every package once one has them; make the file again if it is outdated",
+            hint="once one requirement has a hash, all need one; make the file again if it is outdated",
             detail="\n".join(problems),
         )
 

@@ -141,7 +141,7 @@ class Transaction:
         allow_overlap: bool = False,
         upgrade: bool = False,
     ) -> None:
-        """Make a candidate in which `request` is satisfied too; the base's versions are kept where they can be.
+        """Make a candidate in which `request` is satisfied too, with the base's versions where they can stay.
 
         With `upgrade` the named distributions go to the newest that fits, or
         all of them when the request names none. Raises SiteswapError
@@ -149,7 +149,7 @@ class Transaction:
         """
         self._expect(_State.OPEN)
         asked = self._named(request.requirements, options)
-        if not upgrade and not options.no_deps and self._satisfied(asked, request, options):
+        if not upgrade and not options.no_deps and self._satisfied(asked, request):
             return
         wanted = merge(self._base_requirements, asked)
         if upgrade:
@@ -313,16 +313,19 @@ class Transaction:
                     f"generation {self.base.number}, which this was based on, is no longer current",
                     hint="run the command again",
                 )
+            if link_top_level(self._fs, self._layout, candidate):
+                # Two rollbacks, there and back again, since step 2: they took our links for leftovers.
+                self._fs.sync_directory(self._layout.root)
             operation = new_operation(self._kind, self._command, self.base.number, candidate.number)
             flip(self._fs, self._layout, operation)  # 6, 7, 8
             self._state = _State.DONE
             self._candidate = None
-        unlink_top_level(self._fs, self._layout, candidate)  # 9
+            unlink_top_level(self._fs, self._layout, candidate)  # 9
         self._outcome = Outcome(candidate.number, self.base.number, planned, committed=True, notes=self.notes)
         return self._outcome
 
     def discard(self) -> None:
-        """Remove the candidate if there is one, and all scratch; give up the writer lock. Harmless when repeated."""
+        """Remove the candidate, if any, and all scratch; give up the writer lock. Harmless when repeated."""
         if self._writer.descriptor < 0:
             return
         try:
@@ -478,7 +481,7 @@ class Transaction:
                 named.append(item if item.specifier is not None else item.named(item.name))
         return named
 
-    def _satisfied(self, asked: Sequence[Requirement], request: Request, options: resolve.Options) -> bool:
+    def _satisfied(self, asked: Sequence[Requirement], request: Request) -> bool:
         """Whether nothing needs to be resolved: all of it is asked for already, and there."""
         if request.constraints or request.hashes or request.require_hashes or self.drift:
             return False

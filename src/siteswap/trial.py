@@ -64,7 +64,7 @@ class Trial:
         )
 
     def run(self, gates: Gates) -> None:
-        """Run the checks. Raises SiteswapError (check) with what is newly wrong; the whole output is logged."""
+        """Run the checks. Raises SiteswapError (check) with what is newly wrong; all output is logged."""
         self.progress.phase("check")
         findings = self._new(
             checks.dependencies(self.candidate.manifest.distributions, self.candidate.interpreter),

@@ -12,7 +12,6 @@ import hashlib
 import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -26,6 +25,7 @@ from packaging.metadata import parse_email
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
+from siteswap import process
 from siteswap.cache import Cache, Entry, File, Index
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import Fetcher
@@ -76,25 +76,23 @@ def obtain(
     fetcher = Fetcher(cache.fs, options)
     builder = Builder(cache.fs, fetcher, interpreter, options)
     work = _Work(cache, fetcher, builder, interpreter, scratch, progress, fresh)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        futures = {artifact.name: pool.submit(work.one, artifact) for artifact in artifacts}
-        try:
-            results = {name: future.result() for name, future in futures.items()}
-        except BaseException:
-            work.stopped = True
-            pool.shutdown(cancel_futures=True)
-            for path, _ in work.incoming:
-                cache.fs.remove_tree(path)
-            raise
+    try:
+        hashes = process.parallel(work.one, artifacts, _THREADS, work.stop)
+    except BaseException:
+        for path, _ in work.incoming:
+            cache.fs.remove_tree(path)
+        raise
     cache.publish(work.incoming)
     for source, sha256 in work.built:
         cache.remember_built(source, sha256)
     found = {}
-    for name, sha256 in results.items():
+    for artifact, sha256 in zip(artifacts, hashes, strict=True):
         entry = cache.find(sha256)
         if entry is None:
-            raise SiteswapError(Kind.SYSTEM, f"the cache lost {name} while it was filled", hint="try again")
-        found[name] = entry
+            raise SiteswapError(
+                Kind.SYSTEM, f"the cache lost {artifact.name} while it was filled", hint="try again"
+            )
+        found[artifact.name] = entry
     return found
 
 
@@ -175,6 +173,10 @@ class _Work:
             )
         self.cache.seal(path, index)
         self.progress.unpacked(artifact.title)
+
+    def stop(self) -> None:
+        """Let downloads that are under way end at their next piece."""
+        self.stopped = True
 
     def _tick(self, count: int) -> None:
         if self.stopped:

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_STATUS[Kind.BUG]
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 

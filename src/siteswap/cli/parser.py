@@ -15,7 +15,8 @@ def build() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="siteswap",
-        description="Python packages change all at once: every install is a transaction, every state can be had back.",
+        description="Python packages change all at once: every install is a transaction, "
+        "every state can be had back.",
         epilog=_EXIT,
     )
     parser.add_argument("--version", action="version", version=f"siteswap {__version__}")

@@ -3,6 +3,10 @@
 `launcher.c` is compiled when the package is built; `binary()` gives the result. Where no compiler was, or
 where its result does not run, `stand_in()` gives a /bin/sh script that does the same, some ten milliseconds
 slower.
+
+
+What the shell alters is not in our hands: dash drops environment variables whose names are no identifiers, and
+a shell may add PWD.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ static int ends_with(const char *text, const char *end)
  * at this moment, so it fails when that one is collected under it, or when only ours has the file.
  * `state` is ENV/.siteswap, recognised by inode, so ENV may be reached by any link or mount.
  */
-enum where { OUTSIDE = 0, IN_GENERATION, IN_STATE };      /* the last: ENV/.siteswap, but no generation; staging, say */
+enum where { OUTSIDE = 0, IN_GENERATION, IN_STATE };     /* the last: below ENV/.siteswap otherwise, as in staging */
 
 static enum where enters(const char *path, const struct stat *state, char *rest)
 {
@@ -353,7 +353,7 @@ static int foreign(const char *invoked, const char *env, const struct stat *stat
     if (!strchr(invoked, '/') || !absolute(invoked, out))
         return 0;
     strcpy(directory, out);
-    for (int level = 0; level < 2; level++) {   /* beside the program, then one up: where CPython looks, as it looks */
+    for (int level = 0; level < 2; level++) {   /* beside the program, then one up, as CPython looks for it */
         char *slash = strrchr(directory, '/');
         if (!slash)
             return 0;
@@ -371,6 +371,18 @@ static int foreign(const char *invoked, const char *env, const struct stat *stat
     return 0;
 }
 
+/* Is `invoked` a way to the launcher? By inode; or by name, for where a flip since the exec has put another build
+ * of the launcher in its place. */
+static int leads_here(const char *invoked, const struct stat *me, const struct stat *state, const char *name)
+{
+    char rest[PATH_MAX];
+    struct stat it;
+
+    if (!stat(invoked, &it) && same(&it, me))
+        return 1;
+    return enters(invoked, state, rest) == IN_GENERATION && !strncmp(rest, "bin/", 4) && !strcmp(rest + 4, name);
+}
+
 int main(int argc, char **argv)
 {
     static char self[PATH_MAX], env[PATH_MAX], home[PATH_MAX], gen[PATH_MAX], base[PATH_MAX], link[PATH_MAX];
@@ -379,7 +391,8 @@ int main(int argc, char **argv)
     struct stat state, me, it;
 
     if (read_link(SELF, self) < 0 || self[0] != '/' || stat(SELF, &me))
-        DIE(REFUSED, "cannot read " SELF " (", reason(errno), "), and so not tell which environment this is; is /proc mounted?");
+        DIE(REFUSED, "cannot read " SELF " (", reason(errno),
+            "), and so not tell which environment this is; is /proc mounted?");
     const char *mark = NULL;
     for (const char *p = self; (p = strstr(p, "/.siteswap/")); p++)
         mark = p;
@@ -404,12 +417,9 @@ int main(int argc, char **argv)
     int fd = pin(home, gen);
 
     /* What were we called? AT_EXECFN says it, except when a script's first line started us: then it is the
-     * script, and argv[0] is what that line says. The comparison by name is for a launcher that was replaced by a
-     * newer build between the exec and now. */
+     * script, and argv[0] is what that line says. */
     const char *invoked = (const char *)getauxval(AT_EXECFN);
-    int by_name = invoked && enters(invoked, &state, rest) == IN_GENERATION && !strncmp(rest, "bin/", 4)
-        && !strcmp(rest + 4, name);
-    if (!invoked || !(by_name || (!stat(invoked, &it) && same(&it, &me))))
+    if (!invoked || !leads_here(invoked, &me, &state, name))
         invoked = argc > 0 ? argv[0] : "";
     if (!foreign(invoked, env, &state, program)) {
         join(program, gen, "/bin/");

@@ -88,8 +88,11 @@ def _split(path: str) -> "tuple[str, str] | None":
 def _inherited(found: "tuple[str, str]") -> "int | None":
     """The descriptor that the launcher left, if its lease is that of the generation this file is in."""
     path = _GENERATIONS.join(found)
-    lease = os.stat(path + _LEASE)
     descriptor = _HIGH_DESCRIPTOR
+    try:
+        lease = os.stat(path + _LEASE)
+    except OSError:
+        return None  # not the generation that the launcher pinned: that one has its lease
     try:
         # The launcher got the first free number from here on; all numbers before it were in use, and still
         # are.
@@ -166,29 +169,35 @@ def _hold(descriptor: int) -> None:
     programs that close all descriptors, follows fork, and ends with exec and exit.
     """
     global _mapping
-    import mmap
+    try:
+        import mmap
 
-    options: dict[str, Any] = {"flags": mmap.MAP_SHARED, "prot": mmap.PROT_READ}
-    duplicate = -1
-    if sys.version_info >= (3, 13):
-        options["trackfd"] = False
-    else:
-        # mmap.mmap() duplicates the descriptor for itself (for resize(), which we never call). dup() always
-        # takes the lowest free number; so what a dup() gets now, and gives back, is what mmap() will get.
-        duplicate = os.dup(descriptor)
-        os.close(duplicate)
-    _mapping = mmap.mmap(descriptor, 1, **options)
-    if duplicate >= 0 and os.path.samestat(os.fstat(duplicate), os.fstat(descriptor)):
-        # Still the lease, so no other thread was quicker, and it is mmap's. The object goes on believing that
-        # it owns the number and would close it when it is freed, by then perhaps somebody else's file. So it
-        # must never be freed, not even while the interpreter shuts down: see below.
-        os.close(duplicate)
-    os.close(descriptor)
+        options: dict[str, Any] = {"flags": mmap.MAP_SHARED, "prot": mmap.PROT_READ}
+        duplicate = -1
+        if sys.version_info >= (3, 13):
+            options["trackfd"] = False
+        else:
+            # mmap.mmap() duplicates the descriptor for itself (for resize(), which we never call). dup()
+            # always takes the lowest free number; what it gets now, and gives back, is what mmap() will get.
+            duplicate = os.dup(descriptor)
+            os.close(duplicate)
+        _mapping = mmap.mmap(descriptor, 1, **options)
+    except (ImportError, OSError, ValueError):
+        # No mmap module, or a file system without mappings. The descriptor holds the lock just as well,
+        # until somebody closes it; like the mapping it must end with an exec.
+        os.set_inheritable(descriptor, False)
+        return
     # A cycle through the constants of a code object, which the garbage collector does not look into: nothing
-    # ever frees it. (On 3.13+ without the GIL it does look; there the mapping owns no number, and ends a
-    # little early.)
+    # ever frees the mapping, not even while the interpreter shuts down. (On 3.13+ without the GIL it does
+    # look; there the mapping owns no number, see below, and merely ends a little early.)
     box: list[object] = [_mapping]
     box.append(_hold.__code__.replace(co_consts=(None, box)))
+    if duplicate >= 0 and os.path.samestat(os.fstat(duplicate), os.fstat(descriptor)):
+        # Still the lease, so no other thread was quicker, and it is mmap's. The object goes on believing that
+        # it owns the number, and would close it when it is freed, by then perhaps somebody else's file. It is
+        # never freed.
+        os.close(duplicate)
+    os.close(descriptor)
 
 
 # --- what the process says about itself ---------------------------------------------------------------------

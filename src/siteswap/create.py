@@ -1,0 +1,131 @@
+"""Make an environment: everything at a hidden place beside it, then one rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+from siteswap import __version__, flip, interpreter
+from siteswap.assemble import Assembler
+from siteswap.errors import Kind, SiteswapError
+from siteswap.fs import FileSystem
+from siteswap.layout import FORMAT_VERSION, Layout, Number
+from siteswap.lockfile import EMPTY
+from siteswap.manifest import Interpreter, Manifest
+
+
+def create(path: Path, *, python: str | None, system_site_packages: bool, command: str) -> Layout:
+    """Make an empty environment at `path`: atomic, and durable on return.
+
+    `python` is a path, a version or a name of an interpreter; None is the one
+    that runs siteswap. Raises SiteswapError: usage when something is at `path`
+    or there is no such interpreter, busy when another command makes it now,
+    system where the file system cannot keep the promises [I11].
+    """
+    final = Layout(Path(os.path.realpath(path)))
+    _require_vacant(final)
+    fs = FileSystem()
+    found = interpreter.probe(interpreter.find(python, fs), fs)
+    fs.make_directory(final.root.parent, parents=True)
+    making = Layout(final.root.parent / f".{final.root.name}.siteswap-creating")
+    lock_path = final.root.parent / f"{making.root.name}.lock"
+    lock = fs.lock(lock_path)
+    if lock is None:
+        raise SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
+    try:
+        fs.remove_tree(making.root)  # what a crash left
+        _make(fs, making, final, found, system_site_packages, command)
+        fs.barrier(making.root)
+        _require_vacant(final)
+        fs.rename(making.root, final.root)
+        fs.sync_directory(final.root.parent)
+    finally:
+        fs.remove_tree(making.root)
+        # The lock file may go: whoever finds it gone makes a new one, and `rename` admits only one.
+        fs.unlink(lock_path)
+        lock.release()
+    return final
+
+
+def _make(
+    fs: FileSystem,
+    making: Layout,
+    final: Layout,
+    found: Interpreter,
+    system_site_packages: bool,
+    command: str,
+) -> None:
+    """Everything of a new environment, at a place where nobody looks for one."""
+    for path in (making.root, making.home, making.generations, making.staging, making.log):
+        fs.make_directory(path)
+    _require_capable(fs, making)
+    format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
+    fs.write(making.format, format_text.encode() + b"\n")
+    manifest = Manifest(
+        number=Number(1),
+        created=flip.now(),
+        command=command,
+        base=None,
+        interpreter=found,
+        requirements=(),
+        distributions=(),
+        system_site_packages=system_site_packages,
+        shared_mode=fs.access.shared,
+        checked="passed",
+    )
+    assembler = Assembler(fs, making, None, manifest, logical=final)
+    directories = assembler.assemble((), EMPTY, lambda _: None)
+    fs.write(directories.layout.manifest, directories.manifest.to_json())
+    for name, _ in fs.entries(directories.layout.path):
+        if name == "pyvenv.cfg":
+            fs.write(making.config, fs.read(directories.layout.path / name))
+        elif name != ".generation":
+            fs.symlink(making.root / name, making.top_link_target(name))
+    # As venv and uv do it: an environment inside a repository is not for committing.
+    fs.write(making.root / ".gitignore", b"*\n")
+    flip.flip(fs, making, flip.new_operation("create", command, None, Number(1)))
+
+
+def _require_capable(fs: FileSystem, layout: Layout) -> None:
+    """Try what siteswap relies on, on this very file system [I11]. Raises SiteswapError (system)."""
+    one, two = layout.staging / "try-1", layout.staging / "try-2"
+    try:
+        fs.write(one, b"x")
+        fs.symlink(two, "try-1")
+        fs.exchange(one, two)
+        fs.link_files(layout.staging, layout.staging, [("try-2", "try-3")], copy=False, tick=lambda _: None)
+        lock = fs.lock(layout.flip_lock)
+        if lock is not None:
+            lock.release()
+    except OSError as error:
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"the file system of {layout.root.parent} cannot hold an environment: {error.strerror}",
+            hint="put it on a local file system with links and locks (ext4, xfs, btrfs, tmpfs)",
+        ) from error
+    finally:
+        for name, _ in fs.entries(layout.staging):
+            fs.unlink(layout.staging / name)
+
+
+def _require_vacant(layout: Layout) -> None:
+    fs = FileSystem()
+    found = fs.entry(layout.root)
+    if found is None:
+        return
+    if found.kind != "directory":
+        raise SiteswapError(Kind.USAGE, f"{layout.root} is there and is not a directory")
+    if fs.entry(layout.format) is not None:
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{layout.root} is an environment already",
+            hint=f"siteswap install -e {shlex.quote(str(layout.root))} …",
+        )
+    if fs.entries(layout.root):
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{layout.root} is not empty and was not made by siteswap",
+            hint="choose another path, or move what is there away",
+        )
