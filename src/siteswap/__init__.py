@@ -2,6 +2,30 @@
 
 An environment is a sequence of immutable generations; one symbolic link names
 the live one; a commit is one rename of that link. See ARCHITECTURE.md.
+
+The library's face is `Environment` and `Request`; both are imported when they
+are first asked for, so that a command imports only what it needs.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siteswap.environment import Environment
+    from siteswap.requirements import Request
+
 __version__ = "0.1.0"
+__all__ = ["Environment", "Request", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Environment":
+        from siteswap.environment import Environment
+
+        return Environment
+    if name == "Request":
+        from siteswap.requirements import Request
+
+        return Request
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ from siteswap.progress import Progress
 from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement
 from siteswap.transaction import Outcome, Transaction
-from siteswap.trial import Gates
+from siteswap.trial import DEFAULT_GATES, Gates
 from siteswap.waiting import Waiting
 
 _RETRIES = 3
@@ -222,9 +222,9 @@ class Environment:
     def install(
         self,
         request: Request,
-        options: resolve.Options | None = None,
+        options: resolve.Options = resolve.DEFAULTS,
         *,
-        gates: Gates | None = None,
+        gates: Gates = DEFAULT_GATES,
         upgrade: bool = False,
         allow_overlap: bool = False,
         dry_run: bool = False,
@@ -232,34 +232,33 @@ class Environment:
         command: str = "",
     ) -> Outcome:
         """Install what `request` asks for. Durable on return; on any exception nothing changed."""
-        chosen = options or resolve.Options()
-        gates = replace(gates or Gates(), missing_dependencies=chosen.no_deps)
+        gates = replace(gates, missing_dependencies=options.no_deps)
         return self._transact(
             "install",
             command,
-            lambda tx: tx.install(request, chosen, allow_overlap=allow_overlap, upgrade=upgrade),
+            lambda tx: tx.install(request, options, allow_overlap=allow_overlap, upgrade=upgrade),
             gates,
             dry_run,
             compile_all,
         )
 
     def uninstall(
-        self, names: Sequence[str], *, gates: Gates | None = None, dry_run: bool = False, command: str = ""
+        self, names: Sequence[str], *, gates: Gates = DEFAULT_GATES, dry_run: bool = False, command: str = ""
     ) -> Outcome:
         """Uninstall `names` and what nothing needs any more.
 
         Durable on return; on any exception nothing changed.
         """
         return self._transact(
-            "uninstall", command, lambda tx: tx.uninstall(names), gates or Gates(), dry_run, compile_all=False
+            "uninstall", command, lambda tx: tx.uninstall(names), gates, dry_run, compile_all=False
         )
 
     def sync(
         self,
         source: Path | Request,
-        options: resolve.Options | None = None,
+        options: resolve.Options = resolve.DEFAULTS,
         *,
-        gates: Gates | None = None,
+        gates: Gates = DEFAULT_GATES,
         dry_run: bool = False,
         compile_all: bool = False,
         command: str = "",
@@ -268,22 +267,21 @@ class Environment:
 
         Durable on return; on any exception nothing changed.
         """
-        chosen = options or resolve.Options()
 
         def make(tx: Transaction) -> None:
             lock: LockFile
             wanted: Sequence[Requirement] | None
             if isinstance(source, Request):
-                lock, wanted = tx.lock_for(source, chosen)
+                lock, wanted = tx.lock_for(source, options)
             else:
                 try:
                     text = self.fs.read_text(source)
                 except OSError as error:
                     raise SiteswapError(Kind.USAGE, f"cannot read {source}: {error.strerror}") from error
                 lock, wanted = tx.lock_file(text, source)
-            tx.sync(lock, wanted, chosen)
+            tx.sync(lock, wanted, options)
 
-        return self._transact("sync", command, make, gates or Gates(), dry_run, compile_all)
+        return self._transact("sync", command, make, gates, dry_run, compile_all)
 
     def rollback(self, target: Number | None = None, *, command: str = "") -> Outcome:
         """Make an older generation current: the one named, else the one that the current one was made from.

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from siteswap.errors import Kind, SiteswapError
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _running: set[int] = set()
 """Leaders of the process groups that this process is waiting for."""
-
-from siteswap.errors import Kind, SiteswapError
 
 
 @dataclass(frozen=True)

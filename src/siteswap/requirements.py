@@ -98,6 +98,14 @@ class Request:
     """Resolver options found in the files, as uv spells them."""
     require_hashes: bool = False
 
+    @staticmethod
+    def of(*lines: str) -> Request:
+        """What these requirement lines ask for; relative paths are taken from the working directory.
+
+        Raises SiteswapError (usage).
+        """
+        return Request(tuple(parse_line(line, Path.cwd(), FileSystem()) for line in lines))
+
     def plus(self, other: Request) -> Request:
         """Both together."""
         return Request(

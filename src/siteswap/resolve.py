@@ -31,6 +31,9 @@ class Options:
     require_hashes: bool = False
 
 
+DEFAULTS = Options()
+
+
 def resolve(
     fs: FileSystem,
     scratch: Path,

@@ -56,7 +56,7 @@ from siteswap.members import is_same, kept_member, new_member
 from siteswap.progress import Progress
 from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement, merge, parse_stored
-from siteswap.trial import Gates, Trial
+from siteswap.trial import DEFAULT_GATES, Gates, Trial
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class Transaction:
     def install(
         self,
         request: Request,
-        options: resolve.Options,
+        options: resolve.Options = resolve.DEFAULTS,
         *,
         allow_overlap: bool = False,
         upgrade: bool = False,
@@ -275,7 +275,7 @@ class Transaction:
             self._expect(_State.ASSEMBLED)
             self._trial(self._candidate).compile()
 
-    def check(self, gates: Gates) -> None:
+    def check(self, gates: Gates = DEFAULT_GATES) -> None:
         """Try the candidate. Raises SiteswapError (check) with what is wrong; then it cannot be committed.
 
         What a check wrote into the candidate is removed; byte-code stays.

@@ -30,6 +30,9 @@ class Gates:
     """Unsatisfied requirements are told but do not block (--no-deps)."""
 
 
+DEFAULT_GATES = Gates()
+
+
 @dataclass
 class Trial:
     """The trial of one candidate. `notes` collects what does not block and should be known."""

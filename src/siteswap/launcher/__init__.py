@@ -4,9 +4,8 @@
 where its result does not run, `stand_in()` gives a /bin/sh script that does the same, some ten milliseconds
 slower.
 
-
-What the shell alters is not in our hands: dash drops environment variables whose names are no identifiers, and
-a shell may add PWD.
+What the shell alters is not in our hands: dash drops environment variables whose names are no identifiers,
+and a shell may add PWD.
 """
 
 from __future__ import annotations
