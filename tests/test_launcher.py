@@ -440,6 +440,42 @@ def test_a_lease_that_moved_to_another_generation(one: Environment) -> None:
     assert report["prefix"] == str(one.generation(2))
 
 
+@pytest.mark.parametrize("rule", ["kept", "taken out"])
+def test_a_directory_that_was_recycled_is_not_the_generation_it_was(tmp_path: Path, rule: str) -> None:
+    """A start that is held up until its directory is a candidate goes to what is current.
+
+    The launcher is made to wait before its first step; without the rule that
+    what was started by the logical path must be current, it takes the candidate.
+    """
+    first_step = "    if (read_link(SELF, self) < 0"
+    look = "            if (!strcmp(current, gen))\n"
+    source = LAUNCHER_SOURCE.read_text()
+    assert source.count(first_step) == source.count(look) == 1
+    source = source.replace(
+        first_step, f"    while (access(environ[0] + 3, F_OK)) usleep(1000);\n{first_step}"
+    )
+    if rule == "taken out":
+        source = source.replace(look, "")
+    slow = compile_launcher(tmp_path / "slow", source, freestanding=False)
+    if slow is None:
+        pytest.skip("there is no C compiler")
+    env = Environment(tmp_path / "env", INTERPRETERS[0], slow)
+    go = tmp_path / "go"
+    process = subprocess.Popen(
+        [env.python, "-c", REPORT], stdout=subprocess.PIPE, text=True, env={"GO": str(go)}
+    )
+    while Path(f"/proc/{process.pid}/exe").readlink().parent != env.generation(1) / "bin":
+        time.sleep(0.001)
+    env.flip(2)
+    candidate = env.generation(3)
+    env.collect(1).rename(candidate)
+    (candidate / ".generation" / "lease").unlink()
+    (candidate / ".generation" / "lease").write_text("generation 3\n")
+    go.touch()
+    output, _ = process.communicate(timeout=60)
+    assert last_report(output)["prefix"] == str(env.generation(2) if rule == "kept" else candidate)
+
+
 # --- refusals ---------------------------------------------------------------------------------------------
 
 

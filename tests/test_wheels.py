@@ -64,6 +64,13 @@ def wrong_hash(directory: Path, name: str) -> Path:
     return wheel(directory, name, "1.0", {"a.py": "a = 1\n"}, record={"a.py": f"sha256={other}"})
 
 
+def wrong_hash_in_data(directory: Path, name: str) -> Path:
+    """The same, for a file whose scheme is spelled out although it is the root's own."""
+    other = base64.urlsafe_b64encode(hashlib.sha256(b"other").digest()).decode().rstrip("=")
+    row = {f"{name}-1.0.data/purelib/a.py": f"sha256={other}"}
+    return wheel(directory, name, "1.0", {}, data={"purelib/a.py": "a = 1\n"}, record=row)
+
+
 def wrong_size(directory: Path, name: str) -> Path:
     """RECORD gives the right hash and another size."""
     path = raw(directory, name, [("a.py", b"a = 1\n"), *notes(name)])
@@ -161,6 +168,7 @@ def evil_entry_point(directory: Path, name: str) -> Path:
 
 BAD = {
     "wronghash": wrong_hash,
+    "wronghash-data": wrong_hash_in_data,
     "wrongsize": wrong_size,
     "unrecorded": unrecorded,
     "lost": lost,

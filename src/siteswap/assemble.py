@@ -14,6 +14,7 @@ from pathlib import Path
 
 from siteswap import plan, prefix, scripts
 from siteswap.cache import Entry
+from siteswap.errors import SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.generation import Generation
 from siteswap.layout import GenerationLayout, Layout
@@ -41,10 +42,16 @@ class _Files:
     """(path below the source, path below the prefix)."""
     made: tuple[tuple[str, bytes, bool], ...]
     """(path, content, executable) of what is written here."""
+    rows: tuple[plan.Row, ...]
+    """RECORD's rows, but for its own."""
 
     @property
     def paths(self) -> list[str]:
         return [here for _, here in self.links] + [path for path, _, _ in self.made]
+
+    def hash(self, path: str) -> str:
+        """What RECORD says of the content at a path; "" when it does not say."""
+        return next((row.hash for row in self.rows if row.path == path), "")
 
 
 class Assembler:
@@ -81,9 +88,14 @@ class Assembler:
         """
         files = {item.distribution.name: self._files(item) for item in members}
         own = prefix.files(self._manifest.interpreter, self._logical, self._manifest.system_site_packages)
-        reserved = prefix.names(self._manifest.interpreter)
-        claims = [(name, item.paths) for name, item in files.items()]
-        ownership = plan.assign(claims, reserved, self._allow_overlap)
+        claims = [(name, files[name].paths) for name in self._by_age(members)]
+        ownership = plan.assign(
+            claims,
+            prefix.reserved(self._manifest.interpreter),
+            self._allow_overlap,
+            allowed=self._base.manifest.overlaps if self._base is not None else (),
+            same=lambda path, one, other: files[one].hash(path) == files[other].hash(path) != "",
+        )
         manifest = replace(self._manifest, overlaps=ownership.overlaps)
         # Every virtual environment has an include directory, so that tools may put headers there.
         directories = plan.directories_of([*ownership.owner, *manifest.strays, "include/"])
@@ -116,6 +128,16 @@ class Assembler:
         self._fs.rename(target, final.path)
         return Generation(self._fs, final, manifest)
 
+    def _by_age(self, members: Sequence[Member]) -> list[str]:
+        """Names in order of installation: what the base has as it is, then what is new."""
+        was = self._base.manifest if self._base is not None else None
+
+        def is_new(member: Member) -> bool:
+            held = was.find(member.distribution.name) if was is not None else None
+            return member.entry is not None and (held is None or held.key != member.distribution.key)
+
+        return [member.distribution.name for member in sorted(members, key=is_new)]
+
     # -- what a member brings --------------------------------------------------------------------
 
     def _files(self, member: Member) -> _Files:
@@ -126,7 +148,7 @@ class Assembler:
         rows = self._base.record(member.distribution)
         paths = [row.path for row in rows]
         if was is None or was.key == member.distribution.key:
-            return _Files(tuple((path, path) for path in paths), ())
+            return _Files(tuple((path, path) for path in paths), (), tuple(rows))
         return self._retouched(member, rows)
 
     def _from_wheel(self, member: Member, entry: Entry) -> _Files:
@@ -177,7 +199,7 @@ class Assembler:
             made.append((f"{dist_info}/{name}", content, False))
             rows.append(plan.row_of(f"{dist_info}/{name}", content))
         made.append((f"{dist_info}/RECORD", plan.write_record(rows, dist_info), False))
-        return _Files(tuple(links), tuple(made))
+        return _Files(tuple(links), tuple(made), tuple(rows))
 
     # -- bringing it -----------------------------------------------------------------------------
 
@@ -295,7 +317,7 @@ class Assembler:
         where = GenerationLayout(self._layout.spare)
         if not self._fs.is_directory(where.path):
             return None
-        if self._fs.entry(where.manifest) is not None:
+        try:
             spare = Generation.read(self._fs, where)
             same = (
                 spare.interpreter.schemes == manifest.interpreter.schemes
@@ -305,6 +327,8 @@ class Assembler:
             odd = spare.manifest.overlaps or spare.manifest.strays or manifest.overlaps or spare.drift()
             if same and not odd:
                 return spare
+        except (SiteswapError, FileNotFoundError):
+            pass  # half recycled when a crash came, or damaged since: it goes, and a fresh directory does as well
         self._fs.rename(where.path, self._fs.free_name(self._layout.staging, "spare"))
         return None
 

@@ -25,6 +25,7 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
     system where the file system cannot keep the promises [I11].
     """
     final = Layout(Path(os.path.realpath(path)))
+    _require_writable_in_scripts(final)
     _require_vacant(final)
     fs = FileSystem()
     found = interpreter.probe(interpreter.find(python, fs), fs)
@@ -108,6 +109,18 @@ def _require_capable(fs: FileSystem, layout: Layout) -> None:
     finally:
         for name, _ in fs.entries(layout.staging):
             fs.unlink(layout.staging / name)
+
+
+def _require_writable_in_scripts(layout: Layout) -> None:
+    """Refuse a path that a script, pyvenv.cfg or PATH cannot hold, before anything is made there."""
+    text = str(layout.root)
+    if os.pathsep in text or any("\ud800" <= character <= "\udfff" for character in text):
+        reason = f"has a {os.pathsep!r} in it" if os.pathsep in text else "is not valid UTF-8"
+        raise SiteswapError(
+            Kind.USAGE,
+            f"an environment cannot stand at {text!r}: the path {reason}",
+            hint="choose another path: PATH and Python's own files could not name this one",
+        )
 
 
 def _require_vacant(layout: Layout) -> None:

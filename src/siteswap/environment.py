@@ -309,12 +309,19 @@ class Environment:
                 )
             flip.link_top_level(self.fs, self.layout, chosen)
             self.fs.sync_directory(self.layout.root)
-            flip.flip(
-                self.fs,
-                self.layout,
-                flip.new_operation("rollback", command, current.number, chosen.number),
-            )
-            flip.unlink_top_level(self.fs, self.layout, chosen)
+            done = False
+            try:
+                with process.uninterruptible():
+                    flip.flip(
+                        self.fs,
+                        self.layout,
+                        flip.new_operation("rollback", command, current.number, chosen.number),
+                    )
+                    done = True
+            except KeyboardInterrupt:
+                if not done:
+                    raise  # else it came too late: what is durable is reported as done
+            flip.tidy_top_level(self.fs, self.layout, chosen)
         planned = changes(current.manifest.distributions, chosen.manifest.distributions)
         return Outcome(chosen.number, current.number, tuple(planned), committed=True)
 
@@ -439,7 +446,7 @@ class Environment:
                     if compile_all:
                         tx.compile()
                     tx.check(gates)
-                    outcome = tx.commit()
+                    outcome = _commit(tx)
                 except SiteswapError as error:
                     if error.kind is not Kind.STALE or attempt + 1 == _RETRIES:
                         raise
@@ -460,6 +467,8 @@ class Environment:
             self._sweep(collect.DEFAULT_KEEP, seconds=_COLLECT_SECONDS, spare=True, command=command)
         except (OSError, SiteswapError) as error:
             self.progress.note(f"old generations could not be collected: {error}")
+        except KeyboardInterrupt:
+            self.progress.note("interrupted while old generations were collected; the change itself is done")
 
     def _previous(self, current: Generation) -> Number:
         base = current.manifest.base
@@ -486,6 +495,16 @@ class Environment:
             raise SiteswapError(
                 Kind.SYSTEM, f"{self.layout.home} is not writable", hint="check its permissions"
             )
+
+
+def _commit(tx: Transaction) -> Outcome:
+    """Commit; an interruption that comes after the flip comes too late: what is durable is reported as done."""
+    try:
+        return tx.commit()
+    except KeyboardInterrupt:
+        if tx.outcome is None:
+            raise
+        return tx.outcome
 
 
 def _not_ours(fs: FileSystem, path: Path, layout: Layout) -> SiteswapError:

@@ -5,6 +5,7 @@ Only `transaction` and `environment` (rollback, create) call `flip`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from collections.abc import Callable, Sequence
@@ -102,6 +103,15 @@ def unlink_top_level(fs: FileSystem, layout: Layout, current: Generation) -> Non
             continue
         if fs.entry(current.layout.path / name) is None:
             fs.unlink(layout.root / name)
+
+
+def tidy_top_level(fs: FileSystem, layout: Layout, current: Generation) -> None:
+    """`unlink_top_level` right after a flip, when nothing may fail any more [I4].
+
+    A link that leads nowhere harms nobody, and the next command that writes removes it.
+    """
+    with contextlib.suppress(OSError):
+        unlink_top_level(fs, layout, current)
 
 
 def next_number(fs: FileSystem, layout: Layout) -> Number:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -87,11 +88,24 @@ class Generation:
         """The distribution's METADATA."""
         return self.fs.read(self.layout.path / distribution.dist_info / "METADATA")
 
+    def differs(self, distribution: Distribution, paths: Collection[str]) -> bool:
+        """Whether one of the distribution's files, of those in `paths`, is not what its RECORD says."""
+        return any(
+            row.path in paths
+            and row != plan.row_of(row.path, self.fs.read(self.layout.path / row.path))
+            for row in self.record(distribution)
+        )
+
     @cached_property
     def files(self) -> dict[str, str]:
         """Owner of every file that a distribution or siteswap itself put here."""
         owner = dict.fromkeys(prefix.names(self.interpreter), plan.SITESWAP)
         for distribution in self.manifest.distributions:
+            info = distribution.dist_info
+            if self.fs.entry(self.layout.path / info / "METADATA") is None:
+                # Another tool removed it, RECORD included: that these two are gone is how drift knows.
+                owner |= dict.fromkeys((f"{info}/METADATA", f"{info}/RECORD"), distribution.name)
+                continue
             for row in self.record(distribution):
                 owner[row.path] = distribution.name
         return owner
@@ -208,7 +222,8 @@ class Generation:
         return [row.path for row in self.record(distribution)]
 
 
-_OWN = frozenset({".generation", "pyvenv.cfg", "lib64"})
+_OWN = frozenset({".generation", "pyvenv.cfg", "lib64", ".lock"})
+"""Names at the top of a generation that are nobody's content; `.lock` is what uv leaves where it has worked."""
 
 
 def read_current(fs: FileSystem, layout: Layout) -> Number:

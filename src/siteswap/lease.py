@@ -88,6 +88,9 @@ def describe(user: User) -> str:
     words = user.command.split(" ")
     name = words[0].rsplit("/", 1)[-1]
     if name.startswith("python") and len(words) > 1:
-        script = next((word for word in words[1:] if not word.startswith("-")), "")
-        name = script.rsplit("/", 1)[-1] or name
+        first = next((word for word in words[1:] if not word.startswith("-") or word in ("-c", "-m")), "")
+        if first == "-m":
+            name = words[words.index("-m") + 1] if words[-1] != "-m" else name
+        elif first != "-c":
+            name = first.rsplit("/", 1)[-1] or name
     return f"PID {user.pid} {name[:30]}".rstrip()

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import posixpath
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from siteswap.cache import File, Index
@@ -36,10 +36,12 @@ class Row:
 
 def destination(file: File, interpreter: Interpreter, name: str) -> str:
     """Where a wheel's file goes, by the interpreter's schemes."""
-    base = interpreter.schemes[file.scheme]
+    base, path = interpreter.schemes[file.scheme], file.path
     if file.scheme == "headers":
         base = f"{base}/{name}"
-    return f"{base}/{file.path}" if base else file.path
+    if file.scheme == "data" and interpreter.lib64 and path.startswith("lib64/"):
+        path = f"lib/{path.removeprefix('lib64/')}"  # lib64 is a link to lib
+    return f"{base}/{path}" if base else path
 
 
 def dist_info_path(index: Index, interpreter: Interpreter) -> str:
@@ -109,17 +111,26 @@ class Ownership:
 
 
 def assign(
-    claims: Sequence[tuple[str, Sequence[str]]], reserved: Iterable[str], allow_overlap: bool
+    claims: Sequence[tuple[str, Sequence[str]]],
+    reserved: Iterable[str],
+    allow_overlap: bool,
+    *,
+    allowed: Collection[str] = (),
+    same: Callable[[str, str, str], bool] = lambda path, one, other: False,
 ) -> Ownership:
     """Give every path one owner: `claims` are (distribution, its paths) in order of installation.
 
     Where two claim one path the later one gets it, as pip does, if that is
-    allowed. Raises SiteswapError (conflict) naming both, or naming siteswap's
-    own files, or where one's file is another's directory.
+    allowed: always with `allow_overlap`, else for the paths in `allowed`, and
+    where `same` says of a path and its two claimants that their files have the
+    same content (the `__init__.py` of a pkgutil-style namespace, say). Raises
+    SiteswapError (conflict) naming both, or naming siteswap's own files, or
+    where one's file is another's directory.
     """
     owner = dict.fromkeys(reserved, SITESWAP)
     problems: list[str] = []
     overlaps: list[str] = []
+    clashes = 0
     for name, paths in claims:
         for path in paths:
             other = owner.get(path)
@@ -128,14 +139,16 @@ def assign(
                     problems.append(f"{path} of {name} would replace a file of {SITESWAP}")
                     continue
                 overlaps.append(path)
-                if not allow_overlap:
+                if not (allow_overlap or path in allowed or same(path, other, name)):
+                    clashes += 1
                     problems.append(f"{path} is claimed by {other} and by {name}")
             owner[path] = name
     for directory in directories_of(owner):
         if directory in owner:
-            problems.append(f"{directory} is a file of {owner[directory]} and a directory of another")
+            inner = next(path for path in owner if path.startswith(f"{directory}/"))
+            problems.append(f"{directory} is a file of {owner[directory]} and a directory of {owner[inner]}")
     if problems:
-        only_overlaps = len(problems) == len(overlaps)
+        only_overlaps = len(problems) == clashes
         raise SiteswapError(
             Kind.CONFLICT,
             problems[0] if len(problems) == 1 else f"{problems[0]} (and {len(problems) - 1} more such files)",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from siteswap import __version__, activate, launcher, runtime
 from siteswap.fs import FileSystem
-from siteswap.layout import GenerationLayout, Layout
+from siteswap.layout import CORNER, GenerationLayout, Layout
 from siteswap.manifest import Interpreter
 
 
@@ -36,7 +36,7 @@ def configuration(interpreter: Interpreter, layout: Layout, system_site_packages
         "siteswap": __version__,
     }
     # The file is read line by line, so a value cannot hold a line break.
-    return "".join(f"{name} = {value}\n" for name, value in lines.items() if "\n" not in value).encode()
+    return "".join(f"{name} = {value}\n" for name, value in lines.items() if not {"\n", "\r"} & set(value)).encode()
 
 
 def python_names(interpreter: Interpreter) -> tuple[str, ...]:
@@ -54,6 +54,12 @@ def names(interpreter: Interpreter) -> list[str]:
         f"{interpreter.purelib}/_siteswap.py",
         f"{interpreter.purelib}/{startup}",
     ]
+
+
+def reserved(interpreter: Interpreter) -> list[str]:
+    """Paths that no distribution may claim: siteswap's own, and what must stay a directory or a link."""
+    own = [*names(interpreter), CORNER, ".siteswap", f"{interpreter.purelib}/_siteswap", "include/"]
+    return [*own, "lib64"] if interpreter.lib64 else own
 
 
 def files(interpreter: Interpreter, layout: Layout, system_site_packages: bool) -> list[PrefixFile]:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -110,13 +111,29 @@ def parallel(
 
 @contextlib.contextmanager
 def uninterruptible() -> Iterator[None]:
-    """Hold back signals that ask to stop until the block is done: for the few steps of a flip."""
-    asked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, asked)
+    """Hold back signals that ask to stop until the block is done: for the few steps of a flip.
+
+    Those that came meanwhile are raised again at its end. By handlers, not by the
+    signal mask: another thread (one that shows progress) would take the signal
+    instead, and Python runs handlers in the main thread whatever its mask is.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread only: nothing interrupts this one
+        return
+    held: list[int] = []
+    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in asked}
     try:
+        for number in asked:
+            if before[number] is not None:  # None: not Python's, so nothing of ours runs on it
+                signal.signal(number, lambda number, _: held.append(number))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        for late in held:
+            signal.raise_signal(late)
 
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> None:

@@ -13,13 +13,20 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
     """Remove what a crash left: staging, and candidates that were never published. The writer lock is held.
 
     `current` and the history are read together under the flip lock: a rollback
-    between the two would make the newest generation look unpublished. Returns
-    the names of what was removed.
+    between the two would make the newest generation look unpublished. So are
+    the top-level links removed: a rollback between the two would lose those that
+    it has just made. Returns the names of what was removed.
     """
     removed = collect.clear(fs, layout)
     with flip_lock():
         current = read_current(fs, layout)
         known = published(history(fs, layout)) | {current}
+        fs.unlink(layout.next_current)
+        # What `fs.replace` was about to give its name: tags under the flip lock, logs under the writer lock.
+        for directory in (layout.home, layout.log):
+            for name, _ in fs.entries(directory):
+                if name.startswith("."):
+                    fs.unlink(directory / name)
         unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))
     for number, kind in listed(fs, layout).items():
         if kind == "directory" and number not in known:

@@ -140,8 +140,8 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
         if parsed.url and parsed.url.startswith("file:") and not parsed.url.startswith("file:///"):
             parsed.url = fs.resolve(base / parsed.url.removeprefix("file:").removeprefix("//")).as_uri()
         return Requirement(str(parsed), canonicalize_name(parsed.name), editable)
-    if text.startswith("file:"):
-        return Requirement(text, _name_from_file(text), editable)
+    if text.startswith("file:") and not text.startswith("file:///"):
+        return _local(unquote(text.removeprefix("file:").removeprefix("//")), base, fs, editable)
     if _URL_LIKE.match(text):
         return Requirement(text, _name_from_file(text), editable)
     return _local(text, base, fs, editable)

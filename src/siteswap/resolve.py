@@ -154,4 +154,6 @@ def _without_offers(lock: LockFile, offered: Path, base: LockFile) -> LockFile:
     }
     if not ours:
         return lock
-    return lock.only(lock.names - ours).merged(base.only(ours))
+    # Of what another tool installed the base has a version only: it is in no lock, and carried along as it is.
+    sourced = {item["name"] for item in base.data["packages"] if item.keys() - {"name", "version"}}
+    return lock.only(lock.names - ours).merged(base.only(ours & sourced))

@@ -12,6 +12,7 @@ from installer.scripts import Script
 
 _KERNEL_LIMIT = 127
 """Bytes of a first line that every kernel still reads whole, `#!` included (BINPRM_BUF_SIZE was 128)."""
+_CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
 _PLAIN = re.compile(rb"[^\s\\'\"]+\Z")
 
 
@@ -41,4 +42,9 @@ def rewritten(content: bytes, python: str) -> bytes | None:
     """A script of a wheel with `#!python` put right (binary distribution format); None when there is none."""
     if not content.startswith(b"#!python"):
         return None
-    return shebang(python) + content.partition(b"\n")[2]
+    first, rest = shebang(python), content.partition(b"\n")[2]
+    if first.startswith(b"#!/bin/sh\n") and _CODING.match(rest):
+        # Python looks for the encoding in the first two lines only (PEP 263); to sh it is a comment.
+        coding, _, rest = rest.partition(b"\n")
+        first = first.replace(b"\n", b"\n" + coding.rstrip(b"\r") + b"\n", 1)
+    return first + rest

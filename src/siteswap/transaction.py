@@ -29,7 +29,7 @@ from types import TracebackType
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from siteswap import carry, checks, collect, interpreter, resolve, wheels
+from siteswap import carry, checks, collect, interpreter, process, resolve, wheels
 from siteswap.assemble import Assembler, Member
 from siteswap.cache import Cache, Entry
 from siteswap.errors import Kind, SiteswapError, bug
@@ -40,7 +40,7 @@ from siteswap.flip import (
     new_operation,
     next_number,
     now,
-    unlink_top_level,
+    tidy_top_level,
 )
 from siteswap.fs import FileSystem, Lock
 from siteswap.generation import Generation, read_current
@@ -110,7 +110,8 @@ class Transaction:
         self._state = _State.OPEN
         self._notes: list[str] = []
         self._candidate: Generation | None = None
-        self._outcome: Outcome | None = None
+        self.outcome: Outcome | None = None
+        """What was committed, once it is: also when `commit` was interrupted right after the flip."""
         recover(fs, layout, flip_lock)
         self.base = Generation.read(fs, layout.generation(read_current(fs, layout)))
         self.drift = self.base.drift()
@@ -214,9 +215,16 @@ class Transaction:
         gone = doomed | {name for name in installed if name in before and name not in after}
         lock = self.base.lock_file()
         keep = [item for item in installed.values() if item.name not in gone]
-        self._assemble(
-            [Member(item) for item in keep], lock.only(lock.names - gone), wanted, allow_overlap=True
-        )
+        lock = lock.only(lock.names - gone)
+        displaced = self._displaced(keep)
+        artifacts = [item for item in self._artifacts(lock) if item.name in displaced]
+        entries = self._obtain(artifacts, resolve.Options(), set()) if artifacts else {}
+        members = [Member(item) for item in keep if item.name not in entries]
+        members += [
+            new_member(item, entries[item.name], installed[item.name].requested, self._interpreter)
+            for item in artifacts
+        ]
+        self._assemble(members, lock, wanted, allow_overlap=True)
 
     def sync(self, lock: LockFile, wanted: Sequence[Requirement] | None, options: resolve.Options) -> None:
         """Make a candidate that is exactly what the lock says; `wanted` is what counts as asked for.
@@ -306,7 +314,8 @@ class Transaction:
         link_top_level(self._fs, self._layout, candidate)  # 2
         self._fs.write(candidate.layout.manifest, candidate.manifest.to_json())  # 3
         self._fs.barrier(self._layout.home)  # 4
-        with self._flip_lock():
+        # A signal during the flip must find the candidate either unpublished or DONE, never in between.
+        with self._flip_lock(), process.uninterruptible():
             if read_current(self._fs, self._layout) != self.base.number:  # 5
                 raise SiteswapError(
                     Kind.STALE,
@@ -320,9 +329,11 @@ class Transaction:
             flip(self._fs, self._layout, operation)  # 6, 7, 8
             self._state = _State.DONE
             self._candidate = None
-            unlink_top_level(self._fs, self._layout, candidate)  # 9
-        self._outcome = Outcome(candidate.number, self.base.number, planned, committed=True, notes=self.notes)
-        return self._outcome
+            self.outcome = Outcome(
+                candidate.number, self.base.number, planned, committed=True, notes=self.notes
+            )
+            tidy_top_level(self._fs, self._layout, candidate)  # 9
+        return self.outcome
 
     def discard(self) -> None:
         """Remove the candidate, if any, and all scratch; give up the writer lock. Harmless when repeated."""
@@ -331,10 +342,17 @@ class Transaction:
         try:
             if self._candidate is not None:
                 doomed = self._fs.free_name(self._layout.staging, "discarded")
-                if self._fs.entry(self._candidate.layout.path) is not None:
+                # A flip that failed may not have been undone (the disk refused that too): then it is live.
+                live = self._fs.read_link(self._layout.current)
+                published = live == self._layout.current_target(self._candidate.number)
+                if self._fs.entry(self._candidate.layout.path) is not None and not published:
                     self._fs.rename(self._candidate.layout.path, doomed)
                 self._candidate = None
             collect.clear(self._fs, self._layout)
+        except OSError:
+            if self.outcome is None:
+                raise
+            # What is durable is not reported as a failure; the next command clears.
         finally:
             self._state = _State.DONE
             self._writer.release()
@@ -367,6 +385,9 @@ class Transaction:
                 kept.append(held)
             else:
                 missing.append(artifact)
+        for name in self._displaced(kept):
+            kept = [item for item in kept if item.name != name]
+            missing += [artifact for artifact in artifacts if artifact.name == name]
         entries = self._obtain(missing, options, rebuild or set()) if missing else {}
         if wanted is None:
             wanted = self._unneeded(kept, entries)
@@ -382,6 +403,16 @@ class Transaction:
                 Member(item) for item in base.values() if item.foreign and item.name not in lock.names
             ]
         self._assemble(members, lock, wanted, allow_overlap=allow_overlap)
+
+    def _displaced(self, kept: Sequence[Distribution]) -> list[str]:
+        """Names of those whose file the base does not have, because the file of one that leaves or changes won."""
+        overlaps = set(self.base.manifest.overlaps)
+        if not overlaps:
+            return []
+        staying = {item.name for item in kept}
+        going = [item for item in self.base.manifest.distributions if item.name not in staying]
+        freed = {row.path for item in going for row in self.base.record(item)} & overlaps
+        return [item.name for item in kept if not item.foreign and self.base.differs(item, freed)]
 
     def _direct_url(self, held: Distribution) -> bytes | None:
         path = self.base.layout.path / held.dist_info / "direct_url.json"
@@ -440,7 +471,7 @@ class Transaction:
         )
         self._progress.phase("link")
         assembler = Assembler(
-            self._fs, self._layout, self.base, manifest, allow_overlap=allow_overlap or bool(base.overlaps)
+            self._fs, self._layout, self.base, manifest, allow_overlap=allow_overlap
         )
         try:
             self._candidate = assembler.assemble(members, lock.text, self._progress.step)

@@ -141,7 +141,7 @@ class Trial:
         if not blocking:
             return []
         titles = {item.subject for item in blocking}
-        again = [item for item in self.base.manifest.distributions if item.title in titles]
+        again = [item for item in self.base_distributions if item.title in titles]
         return self._new(blocking, checks.imports(self.base, again, self.scratch, lambda _: None))
 
     def _refusal(self, findings: list[checks.Finding]) -> SiteswapError:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 _CHUNK = 1 << 20
+_WEAK = frozenset({"md5", "sha1", "sha224"})
+"""Hashes that RECORD may not use (PyPA binary distribution format)."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,7 @@ class _CacheDestination(WheelDestination):
         self._data_dir = source.data_dir
         lines = source.read_dist_info("RECORD").splitlines()
         self._expected = {path: (hash_, size) for path, hash_, size in parse_record_file(lines)}
+        self._unseen = {path for path in self._expected if not _is_unchecked(path, source.dist_info_dir)}
         self._made: set[Path] = set()
         self._seen: set[tuple[str, str]] = set()
         self.root = "purelib" if _root_is_pure(source) else "platlib"
@@ -251,8 +254,13 @@ class _CacheDestination(WheelDestination):
             raise ValueError(f"file {relative!r} is in the archive twice")
         self._seen.add((scheme, relative))
         archived = relative if scheme == self.root else f"{self._data_dir}/{scheme}/{relative}"
+        if archived not in self._expected:
+            archived = f"{self._data_dir}/{scheme}/{relative}"  # the root's own scheme may be spelled out too
         expected, expected_size = self._expected.get(archived, ("", ""))
+        self._unseen.discard(archived)
         algorithm = expected.partition("=")[0] or "sha256"
+        if algorithm in _WEAK:
+            raise ValueError(f"RECORD gives {archived} a hash that the format forbids ({algorithm})")
         digests = {name: hashlib.new(name) for name in {"sha256", algorithm}}
         size = 0
 
@@ -281,7 +289,9 @@ class _CacheDestination(WheelDestination):
     def finalize_installation(
         self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
     ) -> None:
-        """RECORD is written in each environment, with that environment's programs in it."""
+        """RECORD is written in each environment, with that environment's programs in it; all of it was here."""
+        if self._unseen:
+            raise ValueError(f"{min(self._unseen)} is in RECORD and not in the archive")
 
 
 def _check_path(path: str, what: str, *, single: bool = False) -> None:
@@ -290,6 +300,12 @@ def _check_path(path: str, what: str, *, single: bool = False) -> None:
     bad = any(part in ("", ".", "..") for part in parts) or "\\" in path or (single and len(parts) > 1)
     if bad or any(ord(character) < 32 or ord(character) == 127 for character in path):
         raise ValueError(f"{what} has a path that is not allowed")
+
+
+def _is_unchecked(path: str, dist_info: str) -> bool:
+    """Rows of RECORD that need not have a file here: its own, signatures', byte-code's, directories'."""
+    own = {f"{dist_info}/{name}" for name in ("RECORD", "RECORD.jws", "RECORD.p7s")}
+    return path in own or path.endswith((".pyc", "/"))
 
 
 def _root_is_pure(source: WheelFile) -> bool:

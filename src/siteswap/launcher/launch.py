@@ -78,11 +78,16 @@ def is_directory(path: bytes) -> bool:
 
 def enters(path: bytes, state: os.stat_result) -> "bytes | None":
     """Where `path` enters this environment: the rest below its generation, ELSEWHERE, or None for outside."""
+    return entrance(path, state)[0]
+
+
+def entrance(path: bytes, state: os.stat_result) -> "tuple[bytes | None, bytes]":
+    """The same, with the number of the generation that the path names, b"" for `current`."""
     links = 0
     try:
         todo = absolute(path)
     except OSError:
-        return None
+        return None, b""
     done = b""
     while todo:
         todo = todo.lstrip(b"/")
@@ -98,22 +103,22 @@ def enters(path: bytes, state: os.stat_result) -> "bytes | None":
             first, _, below = after.lstrip(b"/").partition(b"/")
             if first == b"generations":
                 first, _, below = below.partition(b"/")
-                return below.lstrip(b"/") if is_number(first) else ELSEWHERE
-            return below.lstrip(b"/") if first == b"current" else ELSEWHERE
+                return (below.lstrip(b"/"), first) if is_number(first) else (ELSEWHERE, b"")
+            return (below.lstrip(b"/") if first == b"current" else ELSEWHERE), b""
         try:
             target = os.readlink(here)
         except OSError as error:
             if error.errno != errno.EINVAL:
-                return None
+                return None, b""
             done, todo = here, after
             continue
         links += 1
         if links > LINKS_MAX:
-            return None
+            return None, b""
         todo = target + after
         if target[:1] == b"/":
             done = b""
-    return None
+    return None, b""
 
 
 def take(gen: bytes) -> "int | None":
@@ -164,9 +169,14 @@ def handed_over(home: bytes, environ: "dict[bytes, bytes]") -> "bytes | None":
     return home + b"/generations/" + number
 
 
-def pin(home: bytes, gen: "bytes | None", environ: "dict[bytes, bytes]") -> "tuple[int, bytes]":
-    """Returns the locked descriptor and the generation that it pins."""
+def pin(home: bytes, gen: "bytes | None", environ: "dict[bytes, bytes]", asked: bytes) -> "tuple[int, bytes]":
+    """Returns the locked descriptor and the generation that it pins.
+
+    `asked` is the number that we were started by, b"" for the logical path.
+    """
     wanted = handed_over(home, environ)
+    if asked and gen and os.path.basename(gen) != asked:
+        gen, asked = None, b""
     gen = wanted or gen
     start = time.monotonic()
     attempt = 0
@@ -174,7 +184,9 @@ def pin(home: bytes, gen: "bytes | None", environ: "dict[bytes, bytes]") -> "tup
         attempt += 1
         fd = take(gen) if gen else None
         if gen and fd is not None:
-            return fd, gen
+            if wanted or asked or find_current(home) == gen:
+                return fd, gen
+            os.close(fd)
         if wanted and not is_directory(wanted):
             number = os.path.basename(wanted)
             die(REFUSED, b"generation ", number, b", which SITESWAP_GENERATION asks for, was collected: ",
@@ -184,7 +196,7 @@ def pin(home: bytes, gen: "bytes | None", environ: "dict[bytes, bytes]") -> "tup
         if time.monotonic() - start > PATIENCE_SECONDS:
             die(REFUSED, b"could not pin a generation of ", home, b" for ten seconds, last tried: ",
                 gen or b"none", b"; next step: siteswap doctor")  # fmt: skip
-        gen = wanted or find_current(home)
+        gen, asked = wanted or find_current(home), b""
 
 
 def keep_open(fd: int) -> None:
@@ -263,9 +275,10 @@ def main() -> None:
         state = os.stat(home)
     except OSError as error:
         die(REFUSED, b"cannot find ", home, b": ", reason(error))
-    fd, gen = pin(home, own, environ)
+    found, asked = entrance(invoked, state)
+    fd, gen = pin(home, own, environ, asked)
 
-    inside = enters(invoked, state) or b""
+    inside = found or b""
     name = inside[4:] if inside[:4] == b"bin/" and b"/" not in inside[4:] else b"python"
     program = foreign(invoked, env, state)
     if program is None:

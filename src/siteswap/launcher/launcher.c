@@ -4,7 +4,7 @@
  * the exec that starts us. So our own path names one generation for good, and everything below derives from it.
  * The order of the three steps is what makes this exact:
  *
- *     lock the lease (shared)  ->  see that the generation is still in its place  ->  exec the interpreter
+ *     lock the lease (shared)  ->  see that it is still the right generation  ->  exec the interpreter
  *
  * Why the look comes after the lock, told in time order with a collector C that removes generation 3:
  *
@@ -15,9 +15,18 @@
  *
  * A look before the lock would still have seen 3 there. After the lock it is decisive: C needs the exclusive
  * lock to move what we hold, so what is in place once we hold it stays in place until we exit. A lease that is
- * no longer the one at its path belongs to a directory that was moved (or made into another generation), and
- * we start over with what is current now. The same goes for a path of ours outside `generations/`, or one that
- * the kernel marks as deleted: we were started from a directory that was moved in between.
+ * no longer the one at its path belongs to a directory that was moved, and we start over with what is current
+ * now. The same goes for a path of ours outside `generations/`, or one that the kernel marks as deleted: we
+ * were started from a directory that was moved in between.
+ *
+ * Being in place is not enough, though. Once more in time order, with a writer W:
+ *
+ *     we   are started through current -> generations/3, and then get no processor time for a while
+ *     C    removes 3 and keeps the directory; W makes it into 5, which is being checked and not published
+ *     we   read our own path: the kernel says generations/5, and its lease is there to be locked
+ *
+ * So who was started by the logical path goes on only if `current` names the generation that was locked; who was
+ * started by the path of generation 3 only if it still is in 3; and SITESWAP_GENERATION names what it wants.
  *
  * Everything is in terms of one buffer size, PATH_MAX: the kernel takes no longer path, so neither do we.
  */
@@ -139,11 +148,12 @@ static int ends_with(const char *text, const char *end)
  * Follows links one by one as the kernel would, and stops at the first step into ENV/.siteswap/current or
  * ENV/.siteswap/generations/N. Not realpath(3): that goes on below the generation which happens to be current
  * at this moment, so it fails when that one is collected under it, or when only ours has the file.
- * `state` is ENV/.siteswap, recognised by inode, so ENV may be reached by any link or mount.
+ * `state` is ENV/.siteswap, recognised by inode, so ENV may be reached by any link or mount. `number` (may be NULL)
+ * gets the N of the path, "" for `current`.
  */
 enum where { OUTSIDE = 0, IN_GENERATION, IN_STATE };     /* the last: below ENV/.siteswap otherwise, as in staging */
 
-static enum where enters(const char *path, const struct stat *state, char *rest)
+static enum where enters(const char *path, const struct stat *state, char *rest, char *number)
 {
     char done[PATH_MAX + 1], todo[PATH_MAX], link[PATH_MAX];
     size_t used = 0;
@@ -177,14 +187,20 @@ static enum where enters(const char *path, const struct stat *state, char *rest)
 
         if (length == 9 && !memcmp(next, ".siteswap", 9) && !stat(done, &here) && same(&here, state)) {
             after += strspn(after, "/");
+            if (number)
+                number[0] = '\0';
             if (!strncmp(after, "current", 7) && (after[7] == '/' || !after[7])) {
                 after += 7;
             } else if (!strncmp(after, "generations/", 12)) {
                 after += 12;
-                size_t number = digits(after);
-                if (!number || (after[number] && after[number] != '/'))
+                size_t length = digits(after);
+                if (!length || (after[length] && after[length] != '/'))
                     return IN_STATE;
-                after += number;
+                if (number) {
+                    memcpy(number, after, length);
+                    number[length] = '\0';
+                }
+                after += length;
             } else {
                 return IN_STATE;
             }
@@ -278,17 +294,29 @@ static int handed_over(const char *home, char *gen)
     return 1;
 }
 
-/* Pins, starting from GEN ("" if our own path no longer names one); leaves in GEN what was pinned. */
-static int pin(const char *home, char *gen)
+/* Pins, starting from GEN ("" if our own path no longer names one); leaves in GEN what was pinned. `asked` is the
+ * number that we were started by, "" for the logical path. */
+static int pin(const char *home, char *gen, const char *asked)
 {
     struct timespec start, now, nap = {0, 2 * 1000 * 1000};
     struct stat directory;
+    char current[PATH_MAX];
     int wanted = handed_over(home, gen), fd;
 
+    if (asked[0] && !wanted && strcmp(asked, last_part(gen))) {
+        gen[0] = '\0';                          /* a tombstone led us here, or 3 was made into another */
+        asked = "";
+    }
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (int attempt = 1;; attempt++) {
-        if (gen[0] && (fd = take(gen)) >= 0)
-            return fd;
+        if (gen[0] && (fd = take(gen)) >= 0) {
+            if (wanted || asked[0])
+                return fd;
+            find_current(home, current);
+            if (!strcmp(current, gen))
+                return fd;
+            close(fd);
+        }
         if (wanted && (lstat(gen, &directory) || !S_ISDIR(directory.st_mode)))
             DIE(REFUSED, "generation ", last_part(gen), ", which SITESWAP_GENERATION asks for, was collected: ", gen,
                 "; next step: siteswap history");
@@ -298,8 +326,10 @@ static int pin(const char *home, char *gen)
         if (now.tv_sec - start.tv_sec > PATIENCE_SECONDS)
             DIE(REFUSED, "could not pin a generation of ", home, " for ten seconds, last tried: ",
                 gen[0] ? gen : "none", "; next step: siteswap doctor");
-        if (!wanted)
+        if (!wanted) {
             find_current(home, gen);
+            asked = "";
+        }
     }
 }
 
@@ -358,7 +388,7 @@ static int foreign(const char *invoked, const char *env, const struct stat *stat
         if (!slash)
             return 0;
         *slash = '\0';
-        if (level == 0 && enters(directory[0] ? directory : "/", state, rest) != OUTSIDE)
+        if (level == 0 && enters(directory[0] ? directory : "/", state, rest, NULL) != OUTSIDE)
             return 0;                           /* a generation's own bin, by whatever way, or what was one */
         if (strlen(directory) + sizeof "/pyvenv.cfg" > PATH_MAX)
             return 0;
@@ -380,13 +410,13 @@ static int leads_here(const char *invoked, const struct stat *me, const struct s
 
     if (!stat(invoked, &it) && same(&it, me))
         return 1;
-    return enters(invoked, state, rest) == IN_GENERATION && !strncmp(rest, "bin/", 4) && !strcmp(rest + 4, name);
+    return enters(invoked, state, rest, NULL) == IN_GENERATION && !strncmp(rest, "bin/", 4) && !strcmp(rest + 4, name);
 }
 
 int main(int argc, char **argv)
 {
     static char self[PATH_MAX], env[PATH_MAX], home[PATH_MAX], gen[PATH_MAX], base[PATH_MAX], link[PATH_MAX];
-    static char program[PATH_MAX], script[PATH_MAX], rest[PATH_MAX];
+    static char program[PATH_MAX], script[PATH_MAX], rest[PATH_MAX], asked[PATH_MAX];
     static char *bare[] = {program, NULL};
     struct stat state, me, it;
 
@@ -414,13 +444,16 @@ int main(int argc, char **argv)
     }
     const char *name = last_part(self);
 
-    int fd = pin(home, gen);
-
     /* What were we called? AT_EXECFN says it, except when a script's first line started us: then it is the
      * script, and argv[0] is what that line says. */
     const char *invoked = (const char *)getauxval(AT_EXECFN);
     if (!invoked || !leads_here(invoked, &me, &state, name))
         invoked = argc > 0 ? argv[0] : "";
+    if (enters(invoked, &state, rest, asked) != IN_GENERATION)
+        asked[0] = '\0';
+
+    int fd = pin(home, gen, asked);
+
     if (!foreign(invoked, env, &state, program)) {
         join(program, gen, "/bin/");
         join(program, program, name);
@@ -431,7 +464,7 @@ int main(int argc, char **argv)
     /* The interpreter opens the script again, by path and after the pin: by the path that leads through
      * `current` it would find the text of whichever generation is live by then. */
     int index = script_index(argc, argv);
-    if (index && enters(argv[index], &state, rest) == IN_GENERATION) {
+    if (index && enters(argv[index], &state, rest, NULL) == IN_GENERATION) {
         join(script, gen, "/");
         join(script, script, rest);
         /* /dev/fd/N of a file since removed: only the descriptor still leads to it. */

@@ -122,6 +122,7 @@ def _pin_anew(found: "tuple[str, str] | None") -> "tuple[int, tuple[str, str]]":
     from fcntl import LOCK_NB, LOCK_SH, flock
 
     loaded = __file__
+    by_number = found is not None
     found = found or _split(os.path.realpath(loaded))
     if not found:
         raise OSError(f"{loaded} is in no environment")
@@ -136,7 +137,12 @@ def _pin_anew(found: "tuple[str, str] | None") -> "tuple[int, tuple[str, str]]":
             descriptor = os.open(path + _LEASE, os.O_RDONLY | os.O_CLOEXEC)
             flock(descriptor, LOCK_SH | LOCK_NB)
             # Only now is it certain: whoever wants to move the generation needs the lock first.
-            if not os.path.islink(path) and os.path.samestat(os.stat(path + _LEASE), os.fstat(descriptor)):
+            # And only what is current may be taken by a path that leads through `current` (see launcher.c).
+            if (
+                not os.path.islink(path)
+                and os.path.samestat(os.stat(path + _LEASE), os.fstat(descriptor))
+                and (by_number or _current(environment) == found[1])
+            ):
                 break
         except (FileNotFoundError, NotADirectoryError, BlockingIOError):
             pass  # being collected, or gone: start over
@@ -150,13 +156,17 @@ def _pin_anew(found: "tuple[str, str] | None") -> "tuple[int, tuple[str, str]]":
             raise TimeoutError(f"no generation of {environment} could be pinned")
         if attempt >= _QUICK_TRIES:
             time.sleep(0.002)
-        found = environment, os.readlink(environment + "/.siteswap/current").rpartition("/")[2]
+        found, by_number = (environment, _current(environment)), False
     if not os.path.samefile(sys.prefix, path):
         _roots.append(environment)
         tail = "/" + os.path.realpath(loaded).rpartition(_GENERATIONS)[2].partition("/")[2]
         if loaded.endswith(tail) and loaded[: -len(tail)] not in (environment, ""):
             _roots.append(loaded[: -len(tail)])  # ENV as the caller spells it
     return descriptor, found
+
+
+def _current(environment: str) -> str:
+    return os.readlink(environment + "/.siteswap/current").rpartition("/")[2]
 
 
 _mapping: "Any" = None
