@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from siteswap import plan, prefix, scripts
@@ -49,9 +50,14 @@ class _Files:
     def paths(self) -> list[str]:
         return [here for _, here in self.links] + [path for path, _, _ in self.made]
 
-    def hash(self, path: str) -> str:
-        """What RECORD says of the content at a path; "" when it does not say."""
-        return next((row.hash for row in self.rows if row.path == path), "")
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """What RECORD says of the content at each path; "" where it does not say."""
+        return {row.path: row.hash for row in self.rows}
+
+    def has_same(self, path: str, other: _Files) -> bool:
+        """Whether both are known to bring the same content to a path."""
+        return self.hashes.get(path, "") == other.hashes.get(path) != ""
 
 
 class Assembler:
@@ -94,7 +100,7 @@ class Assembler:
             prefix.reserved(self._manifest.interpreter),
             self._allow_overlap,
             allowed=self._base.manifest.overlaps if self._base is not None else (),
-            same=lambda path, one, other: files[one].hash(path) == files[other].hash(path) != "",
+            same=lambda path, one, other: files[one].has_same(path, files[other]),
         )
         manifest = replace(self._manifest, overlaps=ownership.overlaps)
         # Every virtual environment has an include directory, so that tools may put headers there.
@@ -210,8 +216,8 @@ class Assembler:
         pairs = [pair for pair in files.links if owner[pair[1]] == name]
         if member.entry is not None:
             source, made_with = member.entry.path, member.entry.index.shared_mode
-            owned_by_us = self._fs.entry(source)
-            same_owner = owned_by_us is not None and owned_by_us.uid == self._fs.access.uid
+            found, access = self._fs.entry(source), self._fs.access
+            same_owner = found is not None and (found.uid, found.gid) == (access.uid, access.gid)
         else:
             assert self._base is not None
             source, made_with = self._base.layout.path, self._base.manifest.shared_mode
@@ -275,7 +281,8 @@ class Assembler:
                 pairs += [(f"{cache}/{name}", f"{cache}/{name}") for name in found]
         self._fs.make_directories(target, directories)
         fresh = [pair for pair in pairs if self._fs.entry(target / pair[1]) is None]
-        self._fs.link_files(source, target, fresh, copy=False, tick=lambda _: None)
+        copy = self._base is not None and self._base.manifest.shared_mode != self._fs.access.shared
+        self._fs.link_files(source, target, fresh, copy=copy, tick=lambda _: None)
 
     # -- recycling -------------------------------------------------------------------------------
 
@@ -328,7 +335,7 @@ class Assembler:
             if same and not odd:
                 return spare
         except (SiteswapError, FileNotFoundError):
-            pass  # half recycled when a crash came, or damaged since: it goes, and a fresh directory does as well
+            pass  # half recycled when a crash came, or damaged since: a fresh directory does as well
         self._fs.rename(where.path, self._fs.free_name(self._layout.staging, "spare"))
         return None
 

@@ -81,14 +81,14 @@ class Cache:
         path = self.root / "wheels" / sha256
         try:
             data = json.loads(self.fs.read(path / "index.json"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        if data.get("format") != INDEX_VERSION:
-            return None
-        data["files"] = tuple(File(*row) for row in data["files"])
-        data["scripts"] = tuple((row[0], row[1], row[2], row[3]) for row in data["scripts"])
-        data["requires"] = tuple(data["requires"])
-        return Entry(path, Index(**data))
+            if data["format"] != INDEX_VERSION:
+                return None
+            data["files"] = tuple(File(*row) for row in data["files"])
+            data["scripts"] = tuple((row[0], row[1], row[2], row[3]) for row in data["scripts"])
+            data["requires"] = tuple(data["requires"])
+            return Entry(path, Index(**data))
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, IndexError):
+            return None  # not there, or damaged: it will be made anew
 
     def incoming(self, stem: str) -> Path:
         """A path of ours to make something at. Its directory exists; what crashed makers left is cleared."""
@@ -99,7 +99,7 @@ class Cache:
     def clear_incoming(self) -> None:
         """Remove what processes that are gone left behind."""
         for name, _ in self.fs.entries(self.root / "incoming"):
-            pid = name.rsplit(".", 2)[-2]
+            pid = f"..{name}".rsplit(".", 2)[-2]  # what has another form is nobody's
             if not pid.isdigit() or self.fs.entry(Path("/proc", pid)) is None:
                 self.fs.remove_tree(self.root / "incoming" / name)
 

@@ -184,7 +184,9 @@ def _import(
     findings = []
     while names:
         command = [str(candidate.layout.bin / "python"), "-c", _IMPORTER, json.dumps(names)]
-        done = process.run(command, env=env, cwd=scratch, timeout=IMPORT_TIMEOUT)
+        done = process.run(
+            command, env=env, cwd=scratch, timeout=IMPORT_TIMEOUT, umask=candidate.fs.access.umask
+        )
         begun: list[str] = []
         ended = False
         for line in done.stdout.splitlines():
@@ -218,7 +220,8 @@ def command(candidate: Generation, text: str, environment: Path, scratch: Path) 
     """Run a command of the user's by the shell, with the candidate's programs first on PATH."""
     env = check_environment(candidate, scratch)
     env["VIRTUAL_ENV"] = str(environment)
-    done = process.run(["/bin/sh", "-c", text], env=env, timeout=COMMAND_TIMEOUT, merge=True)
+    umask = candidate.fs.access.umask
+    done = process.run(["/bin/sh", "-c", text], env=env, timeout=COMMAND_TIMEOUT, merge=True, umask=umask)
     if done.status == 0 and not done.timed_out:
         return []
     why = f"did not end within {COMMAND_TIMEOUT:.0f} s" if done.timed_out else f"exit status {done.status}"

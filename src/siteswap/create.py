@@ -129,7 +129,9 @@ def _require_vacant(layout: Layout) -> None:
     if found is None:
         return
     if found.kind != "directory":
-        raise SiteswapError(Kind.USAGE, f"{layout.root} is there and is not a directory")
+        raise SiteswapError(
+            Kind.USAGE, f"{layout.root} is there and is not a directory", hint="choose another path"
+        )
     if fs.entry(layout.format) is not None:
         raise SiteswapError(
             Kind.USAGE,

@@ -43,11 +43,13 @@ class Past:
 
     number: Number
     manifest: Manifest | None
-    """None once it was collected."""
+    """None once it was collected, and when it is damaged."""
     operations: tuple[Operation, ...]
     """The flips that made it current."""
     tags: tuple[str, ...]
     current: bool
+    damaged: bool = False
+    """It is there, and its description cannot be read."""
 
 
 class Environment:
@@ -91,6 +93,8 @@ class Environment:
             text = plain.read_text(layout.format)
         except (FileNotFoundError, NotADirectoryError):
             raise _not_ours(plain, Path(path), layout) from None
+        except UnicodeDecodeError:
+            text = ""  # as damaged as an empty one
         except PermissionError as error:
             raise SiteswapError(
                 Kind.SYSTEM,
@@ -128,7 +132,14 @@ class Environment:
     @property
     def current(self) -> Generation:
         """The live generation. Raises SiteswapError (damaged)."""
-        return self.generation(read_current(self.fs, self.layout))
+        number = read_current(self.fs, self.layout)
+        if not self.fs.is_directory(self.layout.generation(number).path):
+            raise SiteswapError(
+                Kind.DAMAGED,
+                f"{self.layout.current} names generation {number}, which is not there",
+                hint="siteswap rollback N to one that is; siteswap history shows them",
+            )
+        return self.generation(number)
 
     def generation(self, number: int) -> Generation:
         """Generation `number`. Raises SiteswapError (usage) when it was collected or never was."""
@@ -149,7 +160,7 @@ class Environment:
         tags = self.tags()
         if text in tags:
             return tags[text]
-        if text.isdigit() and int(text) > 0:
+        if text.isdecimal() and int(text) > 0:
             return self.generation(int(text)).number
         raise SiteswapError(
             Kind.USAGE, f"{text!r} is neither a generation nor a tag", hint="see siteswap history"
@@ -165,9 +176,14 @@ class Environment:
         present = listed(self.fs, self.layout)
         found = []
         for number in sorted(by_number):
-            manifest = self.generation(number).manifest if present.get(number) == "directory" else None
+            manifest, damaged = None, False
+            if present.get(number) == "directory":
+                try:
+                    manifest = self.generation(number).manifest
+                except SiteswapError:
+                    damaged = True
             names = tuple(sorted(name for name, target in tags.items() if target == number))
-            found.append(Past(number, manifest, tuple(by_number[number]), names, number == current))
+            found.append(Past(number, manifest, tuple(by_number[number]), names, number == current, damaged))
         return found
 
     def diff(self, before: Number, after: Number) -> list[Change]:
@@ -277,7 +293,17 @@ class Environment:
                 try:
                     text = self.fs.read_text(source)
                 except OSError as error:
-                    raise SiteswapError(Kind.USAGE, f"cannot read {source}: {error.strerror}") from error
+                    raise SiteswapError(
+                        Kind.USAGE,
+                        f"cannot read {source}: {error.strerror}",
+                        hint="siteswap export > pylock.toml makes one",
+                    ) from error
+                except UnicodeDecodeError as error:
+                    raise SiteswapError(
+                        Kind.USAGE,
+                        f"cannot read {source}: it is not UTF-8 text",
+                        hint="siteswap export > pylock.toml makes one",
+                    ) from error
                 lock, wanted = tx.lock_file(text, source)
             tx.sync(lock, wanted, options)
 
@@ -290,10 +316,10 @@ class Environment:
         """
         self._require_writable()
         with self._waiting(command).flip():
-            current = self.current
-            number = target if target is not None else self._previous(current)
-            if number == current.number:
-                return Outcome(current.number, current.number, (), committed=False)
+            current = read_current(self.fs, self.layout)
+            number = target if target is not None else self._previous(self.current)
+            if number == current:
+                return Outcome(current, current, (), committed=False)
             if number not in flip.published(flip.history(self.fs, self.layout)):
                 raise SiteswapError(
                     Kind.USAGE, f"generation {number} was never current", hint="see siteswap history"
@@ -315,20 +341,24 @@ class Environment:
                     flip.flip(
                         self.fs,
                         self.layout,
-                        flip.new_operation("rollback", command, current.number, chosen.number),
+                        flip.new_operation("rollback", command, current, chosen.number),
                     )
                     done = True
             except KeyboardInterrupt:
                 if not done:
                     raise  # else it came too late: what is durable is reported as done
             flip.tidy_top_level(self.fs, self.layout, chosen)
-        planned = changes(current.manifest.distributions, chosen.manifest.distributions)
-        return Outcome(chosen.number, current.number, tuple(planned), committed=True)
+        try:
+            planned = self.diff(current, chosen.number)
+        except SiteswapError:
+            planned = []  # a damaged generation was the reason to go back
+        return Outcome(chosen.number, current, tuple(planned), committed=True)
 
     def tag(self, number: Number, name: str) -> None:
         """Name a generation, which keeps it. Durable on return. Raises SiteswapError (usage)."""
         self._require_writable()
-        if not name or name.isdigit() or not name.isprintable() or any(c.isspace() or c == "/" for c in name):
+        odd = not name.isprintable() or any(c.isspace() or c == "/" for c in name)
+        if not name or name.isdecimal() or odd:
             raise SiteswapError(
                 Kind.USAGE,
                 f"{name!r} cannot be a tag",
@@ -498,7 +528,7 @@ class Environment:
 
 
 def _commit(tx: Transaction) -> Outcome:
-    """Commit; an interruption that comes after the flip comes too late: what is durable is reported as done."""
+    """Commit; an interruption after the flip comes too late: what is durable is reported as done."""
     try:
         return tx.commit()
     except KeyboardInterrupt:
@@ -526,7 +556,11 @@ def _check_format(text: str, layout: Layout) -> None:
         data = json.loads(text)
         version, path = data["format"], data["path"]
     except (ValueError, KeyError, TypeError) as error:
-        raise SiteswapError(Kind.DAMAGED, f"{layout.format} cannot be read: {error}") from error
+        raise SiteswapError(
+            Kind.DAMAGED,
+            f"{layout.format} cannot be read: {error}",
+            hint="create a new environment; its generations are still in this one",
+        ) from error
     if version != FORMAT_VERSION:
         raise SiteswapError(
             Kind.DAMAGED,

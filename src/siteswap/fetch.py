@@ -86,7 +86,9 @@ class Fetcher:
                 return self._take(artifact, target, iter(lambda: stream.read(_CHUNK), b""), tick)
         except OSError as error:
             raise SiteswapError(
-                Kind.REQUIREMENT, f"{artifact.title}: cannot read {artifact.location}: {error.strerror}"
+                Kind.REQUIREMENT,
+                f"{artifact.title}: cannot read {artifact.location}: {error.strerror}",
+                hint="put the file back, or name another",
             ) from error
 
     def _take(self, artifact: Artifact, target: Path, chunks: Iterator[bytes], tick: Tick) -> dict[str, str]:
@@ -119,7 +121,9 @@ class Fetcher:
                 )
         if artifact.size is not None and size != artifact.size:
             raise SiteswapError(
-                Kind.REQUIREMENT, f"{artifact.title}: expected {artifact.size} bytes, {size} arrived"
+                Kind.REQUIREMENT,
+                f"{artifact.title}: expected {artifact.size} bytes, {size} arrived",
+                hint="try again; if it persists, resolve again",
             )
         return found
 
@@ -152,7 +156,9 @@ def _new_session() -> Any:
             target = super().get_redirect_target(resp)
             if target and resp.url.startswith("https:") and target.startswith("http:"):
                 raise SiteswapError(
-                    Kind.REQUIREMENT, f"{without_password(resp.url)} redirects from https to http: refused"
+                    Kind.REQUIREMENT,
+                    f"{without_password(resp.url)} redirects from https to http: refused",
+                    hint="name an index that stays with https",
                 )
             return target
 

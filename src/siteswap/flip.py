@@ -63,8 +63,12 @@ def history(fs: FileSystem, layout: Layout) -> list[Operation]:
     Hold the flip lock where a flip between the two reads would do harm.
     """
     current = read_current(fs, layout)
-    text = fs.read_text(layout.history) if fs.entry(layout.history) is not None else ""
-    return effective_history(parse_history(text), current)
+    return effective_history(_recorded(fs, layout), current)
+
+
+def _recorded(fs: FileSystem, layout: Layout) -> list[Operation]:
+    text = fs.read(layout.history) if fs.entry(layout.history) is not None else b""
+    return parse_history(text.decode(errors="replace"))
 
 
 def published(operations: Sequence[Operation]) -> set[Number]:
@@ -116,9 +120,7 @@ def tidy_top_level(fs: FileSystem, layout: Layout, current: Generation) -> None:
 
 def next_number(fs: FileSystem, layout: Layout) -> Number:
     """The number of the next generation: above every one that was ever published."""
-    used = [0, *listed(fs, layout)]
-    if fs.entry(layout.history) is not None:
-        used += [item.target for item in parse_history(fs.read_text(layout.history))]
+    used = [0, *listed(fs, layout), *(item.target for item in _recorded(fs, layout))]
     return Number(max(used) + 1)
 
 

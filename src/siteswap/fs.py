@@ -55,6 +55,11 @@ class Access:
         """Mode of a directory."""
         return 0o700 | self.shared
 
+    @property
+    def umask(self) -> int:
+        """The mask with which other programs make files and directories of just these modes."""
+        return 0o777 & ~self.directory
+
     def file(self, executable: bool) -> int:
         """Mode of a file."""
         return 0o700 | self.shared if executable else 0o600 | (self.shared & 0o066)
@@ -106,6 +111,7 @@ class FileSystem:
         """With `access`, what is made here gets that owner and those bits; else the process's own."""
         self._umask = _umask()
         self.access = access or Access(os.geteuid(), os.getegid(), 0o077 & ~self._umask)
+        self._owner = _owner(self.access)
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -232,7 +238,7 @@ class FileSystem:
             os.unlink(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
-        with open(descriptor, "wb") as stream:
+        with _naming(path), open(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             self._own_open(stream.fileno(), self.access.file(executable))
@@ -242,7 +248,7 @@ class FileSystem:
     def write_stream(self, path: Path, chunks: Iterable[bytes], *, executable: bool = False) -> None:
         """Write a new file piece by piece. Neither atomic nor durable."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "wb") as stream:
+        with _naming(path), open(descriptor, "wb") as stream:
             for chunk in chunks:
                 stream.write(chunk)
             self._own_open(stream.fileno(), self.access.file(executable))
@@ -282,8 +288,8 @@ class FileSystem:
     def symlink(self, path: Path, target: str) -> None:
         """Make a symbolic link. Atomic, not durable."""
         os.symlink(target, path)
-        if self._needs_owner():
-            os.lchown(path, self.access.uid, self.access.gid)
+        if self._owner is not None:
+            os.lchown(path, *self._owner)
 
     def link_files(
         self,
@@ -315,8 +321,9 @@ class FileSystem:
             try:
                 target_fd = os.open(f"{target}/{here_dir}" if here_dir else target, flags)
                 try:
-                    for there_name, here_name in names:
-                        self._link_one(source_fd, there_name, target_fd, here_name, copy)
+                    with _naming(target / here_dir):
+                        for there_name, here_name in names:
+                            self._link_one(source_fd, there_name, target_fd, here_name, copy)
                 finally:
                     os.close(target_fd)
             finally:
@@ -361,7 +368,9 @@ class FileSystem:
                     tar.extractall(target, filter="data")
         except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
             raise SiteswapError(
-                Kind.REQUIREMENT, f"{archive.name} is not a source archive that can be unpacked: {error}"
+                Kind.REQUIREMENT,
+                f"{archive.name} is not a source archive that can be unpacked: {error}",
+                hint="name another version, or a wheel",
             ) from error
 
     # -- changing names --------------------------------------------------------------------------
@@ -498,17 +507,41 @@ class FileSystem:
 
     # -- ownership -------------------------------------------------------------------------------
 
+    def own_byte_code(self, root: Path, directories: Iterable[str]) -> None:
+        """Give the byte-code that checks left below `root` to the owner that `access` names.
+
+        A file with other names elsewhere is left alone: it is not one that a check
+        just made. Not durable.
+        """
+        if self._owner is None:
+            return
+        wanted = self._owner
+        for directory in directories:
+            cache = root / directory / "__pycache__"
+            if not self.is_directory(cache):
+                continue
+            descriptor = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_uid == os.geteuid():
+                    os.fchown(descriptor, *wanted)
+                for name in os.listdir(descriptor):
+                    found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+                    if found.st_uid == os.geteuid() and found.st_nlink == 1:
+                        os.chown(name, *wanted, dir_fd=descriptor, follow_symlinks=False)
+            finally:
+                os.close(descriptor)
+
     def _needs_owner(self) -> bool:
-        return os.geteuid() == 0 and (self.access.uid, self.access.gid) != (0, os.getegid())
+        return self._owner is not None
 
     def _own(self, path: Path, mode: int) -> None:
-        if self._needs_owner():
-            os.chown(path, self.access.uid, self.access.gid, follow_symlinks=False)
+        if self._owner is not None:
+            os.chown(path, *self._owner, follow_symlinks=False)
         os.chmod(path, mode)
 
     def _own_open(self, descriptor: int, mode: int) -> None:
-        if self._needs_owner():
-            os.fchown(descriptor, self.access.uid, self.access.gid)
+        if self._owner is not None:
+            os.fchown(descriptor, *self._owner)
         os.fchmod(descriptor, mode)
 
     def _link_one(self, source_fd: int, source: str, target_fd: int, target: str, copy: bool) -> None:
@@ -552,6 +585,32 @@ def access_of(path: Path) -> Access:
     return Access(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode) & 0o077)
 
 
+def _owner(access: Access) -> tuple[int, int] | None:
+    """The user and group that what we make must be given to (-1: stays); None where it is right by itself.
+
+    Root gives everything to the environment's owner; a user gives it to the environment's group, if a member.
+    """
+    if os.geteuid() == 0:
+        wanted = (access.uid, access.gid)
+        return None if wanted == (0, os.getegid()) else wanted
+    if access.gid != os.getegid() and access.gid in os.getgroups():
+        return -1, access.gid
+    return None
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of calls that work on descriptors say which path they were about."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            error.filename = str(path)
+        elif not os.path.isabs(error.filename):
+            error.filename = str(path / error.filename)
+        raise
+
+
 def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
@@ -586,7 +645,8 @@ def _kind_of(item: os.DirEntry[str]) -> str:
 
 def _empty(descriptor: int) -> None:
     """Remove everything in an open directory, by descriptor, so that no renamed parent leads us astray."""
-    os.fchmod(descriptor, 0o700)  # a directory without the write bit cannot be emptied
+    if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+        os.fchmod(descriptor, 0o700)  # a directory without the write bit cannot be emptied
     with os.scandir(descriptor) as entries:
         items = [(item.name, item.is_dir(follow_symlinks=False)) for item in entries]
     for name, is_directory in items:

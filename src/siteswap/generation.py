@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -68,8 +69,17 @@ class Generation:
 
     def lock_file(self) -> LockFile:
         """The lock it was made from."""
-        return LockFile.parse(
-            self.fs.read_text(self.layout.lock_file), self.layout.corner, str(self.layout.lock_file)
+        try:
+            text = self.fs.read_text(self.layout.lock_file)
+            return LockFile.parse(text, self.layout.corner, str(self.layout.lock_file))
+        except (FileNotFoundError, UnicodeDecodeError, SiteswapError) as error:
+            raise self._lacks("its lock file") from error
+
+    def _lacks(self, what: str) -> SiteswapError:
+        return SiteswapError(
+            Kind.DAMAGED,
+            f"generation {self.number} lacks {what}",
+            hint="siteswap rollback to another generation",
         )
 
     def record(self, distribution: Distribution) -> list[plan.Row]:
@@ -77,7 +87,7 @@ class Generation:
         path = self.layout.path / distribution.dist_info / "RECORD"
         try:
             return plan.read_record(self.fs.read_text(path), distribution.dist_info)
-        except (OSError, UnicodeDecodeError, IndexError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise SiteswapError(
                 Kind.DAMAGED,
                 f"RECORD of {distribution.title} in generation {self.number} cannot be read",
@@ -90,11 +100,12 @@ class Generation:
 
     def differs(self, distribution: Distribution, paths: Collection[str]) -> bool:
         """Whether one of the distribution's files, of those in `paths`, is not what its RECORD says."""
-        return any(
-            row.path in paths
-            and row != plan.row_of(row.path, self.fs.read(self.layout.path / row.path))
-            for row in self.record(distribution)
-        )
+        for row in self.record(distribution):
+            if row.path in paths:
+                path = self.layout.path / row.path
+                if self.fs.entry(path) is None or plan.row_of(row.path, self.fs.read(path)) != row:
+                    return True
+        return False
 
     @cached_property
     def files(self) -> dict[str, str]:
@@ -113,7 +124,10 @@ class Generation:
     @cached_property
     def directories(self) -> list[str]:
         """Every directory of the generation but those of byte-code; "" is the prefix itself."""
-        return self.fs.read_text(self.layout.directories).split("\n")
+        try:
+            return self.fs.read_text(self.layout.directories).split("\n")
+        except (FileNotFoundError, UnicodeDecodeError) as error:
+            raise self._lacks("its list of directories") from error
 
     def touched(self) -> list[str]:
         """Directories whose entries changed since the generation was assembled (None of it proves harm)."""
@@ -223,7 +237,7 @@ class Generation:
 
 
 _OWN = frozenset({".generation", "pyvenv.cfg", "lib64", ".lock"})
-"""Names at the top of a generation that are nobody's content; `.lock` is what uv leaves where it has worked."""
+"""Names at the top of a generation that are nobody's content; `.lock` is what uv leaves behind."""
 
 
 def read_current(fs: FileSystem, layout: Layout) -> Number:

@@ -228,7 +228,9 @@ def _artifact(package: Package, chosen: object, base: Path) -> Artifact:
     if isinstance(chosen, PackageVcs):
         if chosen.type != "git":
             raise SiteswapError(
-                Kind.REQUIREMENT, f"{name} comes from {chosen.type}; only git repositories are supported"
+                Kind.REQUIREMENT,
+                f"{name} comes from {chosen.type}; only git repositories are supported",
+                hint="name a git repository, an archive or a directory instead",
             )
         return Artifact(
             name,
@@ -241,7 +243,9 @@ def _artifact(package: Package, chosen: object, base: Path) -> Artifact:
             commit=chosen.commit_id,
             requested_revision=chosen.requested_revision,
         )
-    raise SiteswapError(Kind.REQUIREMENT, f"the lock has nothing to install for {name}")
+    raise SiteswapError(
+        Kind.REQUIREMENT, f"the lock has nothing to install for {name}", hint="make the lock again"
+    )
 
 
 def _location(source: PackageWheel | PackageSdist | PackageArchive, base: Path) -> str:

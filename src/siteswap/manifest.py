@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from siteswap.errors import Kind, SiteswapError
@@ -163,11 +164,14 @@ class Operation:
 
 
 def parse_history(text: str) -> list[Operation]:
-    """Operations in order. A torn line (a crash while it was appended) is no operation: left out."""
+    """Operations in order. What is none (a line torn by a crash while it was appended) is left out."""
     operations = []
     for line in text.splitlines():
         try:
-            operations.append(Operation(**json.loads(line)))
+            found = Operation(**json.loads(line))
+            datetime.fromisoformat(found.time)
+            if type(found.target) is int and type(found.source) in (int, type(None)):
+                operations.append(found)
         except (ValueError, TypeError):
             continue
     return operations

@@ -74,9 +74,9 @@ def read_record(text: str, dist_info: str) -> list[Row]:
     base = posixpath.dirname(dist_info)
     rows = []
     for fields in csv.reader(io.StringIO(text)):
-        if not fields or fields[0].startswith("/"):
+        if not fields or not fields[0] or fields[0].startswith("/"):
             continue
-        path = fields[0] if fields[0][0] != "." and "/../" not in fields[0] else ""
+        path = fields[0] if fields[0][0] != "." and "/.." not in fields[0] else ""
         path = f"{base}/{path}" if path else posixpath.normpath(f"{base}/{fields[0]}")
         if path.startswith("../") or path == ".." or path.endswith(".pyc"):
             continue
@@ -116,7 +116,7 @@ def assign(
     allow_overlap: bool,
     *,
     allowed: Collection[str] = (),
-    same: Callable[[str, str, str], bool] = lambda path, one, other: False,
+    same: Callable[[str, str, str], bool] | None = None,
 ) -> Ownership:
     """Give every path one owner: `claims` are (distribution, its paths) in order of installation.
 
@@ -139,14 +139,16 @@ def assign(
                     problems.append(f"{path} of {name} would replace a file of {SITESWAP}")
                     continue
                 overlaps.append(path)
-                if not (allow_overlap or path in allowed or same(path, other, name)):
+                if not (allow_overlap or path in allowed or (same and same(path, other, name))):
                     clashes += 1
                     problems.append(f"{path} is claimed by {other} and by {name}")
             owner[path] = name
     for directory in directories_of(owner):
         if directory in owner:
             inner = next(path for path in owner if path.startswith(f"{directory}/"))
-            problems.append(f"{directory} is a file of {owner[directory]} and a directory of {owner[inner]}")
+            problems.append(
+                f"{inner} of {owner[inner]} cannot be: {directory} is a file of {owner[directory]}"
+            )
     if problems:
         only_overlaps = len(problems) == clashes
         raise SiteswapError(

@@ -36,7 +36,8 @@ def configuration(interpreter: Interpreter, layout: Layout, system_site_packages
         "siteswap": __version__,
     }
     # The file is read line by line, so a value cannot hold a line break.
-    return "".join(f"{name} = {value}\n" for name, value in lines.items() if not {"\n", "\r"} & set(value)).encode()
+    kept = {name: value for name, value in lines.items() if "\n" not in value and "\r" not in value}
+    return "".join(f"{name} = {value}\n" for name, value in kept.items()).encode()
 
 
 def python_names(interpreter: Interpreter) -> tuple[str, ...]:
@@ -109,5 +110,9 @@ def write_launcher(
 def _holds(fs: FileSystem, path: Path, content: bytes) -> bool:
     found = fs.entry(path)
     return (
-        found is not None and found.kind == "file" and found.size == len(content) and fs.read(path) == content
+        found is not None
+        and found.kind == "file"
+        and found.mode == fs.access.file(True)
+        and found.size == len(content)
+        and fs.read(path) == content
     )

@@ -46,10 +46,12 @@ def run(
     stdin: str | None = None,
     timeout: float | None = None,
     merge: bool = False,
+    umask: int = -1,
 ) -> Finished:
     """Run `command` to its end and return what it printed.
 
-    `timeout` is in seconds; with `merge` stderr arrives in stdout in order.
+    `timeout` is in seconds; with `merge` stderr arrives in stdout in order;
+    `umask` is the child's, -1 ours.
     Raises SiteswapError (system) when the program cannot be started. On return,
     and on any exception, no process of its group is left.
     """
@@ -69,9 +71,14 @@ def run(
                 stdout=out,
                 stderr=subprocess.STDOUT if merge else err,
                 start_new_session=True,
+                umask=umask,
             )
         except OSError as error:
-            raise SiteswapError(Kind.SYSTEM, f"cannot run {argv[0]}: {error.strerror}") from error
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"cannot run {argv[0]}: {error.strerror}",
+                hint="check that it is there and executable",
+            ) from error
         timed_out = False
         _running.add(child.pid)
         try:
@@ -144,7 +151,11 @@ def become(command: Sequence[str], env: Mapping[str, str]) -> None:
     try:
         os.execvpe(command[0], list(command), dict(env))
     except OSError as error:
-        raise SiteswapError(Kind.USAGE, f"cannot run {command[0]}: {error.strerror}") from error
+        raise SiteswapError(
+            Kind.USAGE,
+            f"cannot run {command[0]}: {error.strerror}",
+            hint="name a program of the environment or of PATH",
+        ) from error
 
 
 def _memory(name: str) -> BinaryIO:

@@ -17,7 +17,7 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
     the top-level links removed: a rollback between the two would lose those that
     it has just made. Returns the names of what was removed.
     """
-    removed = collect.clear(fs, layout)
+    removed = []
     with flip_lock():
         current = read_current(fs, layout)
         known = published(history(fs, layout)) | {current}
@@ -29,9 +29,10 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
                     fs.unlink(directory / name)
         unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))
     for number, kind in listed(fs, layout).items():
-        if kind == "directory" and number not in known:
+        # A candidate is numbered above all that was ever published: so a history that lost its first lines
+        # makes no older generation look like garbage.
+        if kind == "directory" and number > max(known):
             doomed = fs.free_name(layout.staging, f"unpublished-{number}")
             fs.rename(layout.generation(number).path, doomed)
-            fs.remove_tree(doomed)
             removed.append(str(number))
-    return removed
+    return removed + collect.clear(fs, layout)

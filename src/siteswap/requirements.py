@@ -160,12 +160,21 @@ def _local(text: str, base: Path, fs: FileSystem, editable: bool) -> Requirement
 
 
 def parse_file(
-    path: Path, fs: FileSystem, *, extras: Sequence[str] = (), groups: Sequence[str] = ()
+    path: Path,
+    fs: FileSystem,
+    *,
+    extras: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    within: Sequence[Path] = (),
 ) -> Request:
     """Read a requirements file with all that it includes, or a pyproject.toml with `extras` and `groups`.
 
-    Raises SiteswapError (usage) naming the file and line that it cannot take.
+    `within` are the files that led here. Raises SiteswapError (usage) naming the
+    file and line that it cannot take.
     """
+    within = (*within, fs.resolve(path))
+    if within[-1] in within[:-1]:
+        raise SiteswapError(Kind.USAGE, f"{path} includes itself", hint="take one of the -r lines out")
     try:
         text = fs.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -178,7 +187,7 @@ def parse_file(
     request = Request()
     for number, line in _logical_lines(text):
         try:
-            request = request.plus(_file_line(line, path, fs))
+            request = request.plus(_file_line(line, path, fs, within))
         except SiteswapError as error:
             if error.kind is not Kind.USAGE or f"{path}:" in error.message:
                 raise
@@ -188,7 +197,7 @@ def parse_file(
     return request
 
 
-def _file_line(line: str, path: Path, fs: FileSystem) -> Request:
+def _file_line(line: str, path: Path, fs: FileSystem, within: Sequence[Path]) -> Request:
     hashes = frozenset(f"{algorithm}:{digest.lower()}" for algorithm, digest in _HASH.findall(line))
     line = _HASH.sub("", line).strip()
     option, _, rest = (
@@ -196,7 +205,7 @@ def _file_line(line: str, path: Path, fs: FileSystem) -> Request:
     )
     rest = rest.strip()
     if option in ("-r", "--requirement"):
-        return parse_file(path.parent / rest, fs)
+        return parse_file(path.parent / rest, fs, within=within)
     if option in ("-c", "--constraint"):
         return Request(constraints=(fs.resolve(path.parent / rest),))
     if option in ("-e", "--editable"):
@@ -207,14 +216,23 @@ def _file_line(line: str, path: Path, fs: FileSystem) -> Request:
             return Request(require_hashes=True)
         if spelled is None:
             return Request()
-        words = shlex.split(rest)
+        try:
+            words = shlex.split(rest)
+        except ValueError:  # a quotation mark without its other half
+            words = []
         if len(words) != count:
-            raise SiteswapError(Kind.USAGE, f"{option} takes {count} value(s)")
+            raise SiteswapError(
+                Kind.USAGE, f"{option} takes {count} value(s)", hint="one option a line, as pip has it"
+            )
         if spelled == "--find-links" and not _URL_LIKE.match(words[0]):
             words = [str(fs.resolve(path.parent / words[0]))]
         return Request(options=(spelled, *words))
     if option.startswith("-"):
-        raise SiteswapError(Kind.USAGE, f"option {option} is not known in a requirements file")
+        raise SiteswapError(
+            Kind.USAGE,
+            f"option {option} is not known in a requirements file",
+            hint="leave it out, or give it to siteswap itself",
+        )
     found = parse_line(line, path.parent, fs)
     pins = {found.name: hashes} if hashes and found.name else {}
     return Request((found,), hashes=pins, require_hashes=bool(hashes))
@@ -224,7 +242,9 @@ def _project(path: Path, text: str, fs: FileSystem, extras: Sequence[str], group
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SiteswapError(Kind.USAGE, f"{path} is not valid TOML: {error}") from error
+        raise SiteswapError(
+            Kind.USAGE, f"{path} is not valid TOML: {error}", hint="correct it there"
+        ) from error
     project: dict[str, Any] = data.get("project", {})
     if "dependencies" in project.get("dynamic", ()) or "optional-dependencies" in project.get("dynamic", ()):
         raise SiteswapError(
@@ -243,7 +263,10 @@ def _project(path: Path, text: str, fs: FileSystem, extras: Sequence[str], group
     except (
         Exception
     ) as error:  # the library raises groups of its own and LookupError alike: all mean one thing
-        raise SiteswapError(Kind.USAGE, f"{path}: dependency group {', '.join(groups)}: {error}") from error
+        known = ", ".join(data.get("dependency-groups", {}))
+        raise SiteswapError(
+            Kind.USAGE, f"{path}: dependency group {', '.join(groups)}: {error}", hint=f"it has: {known}"
+        ) from error
     return Request(tuple(parse_line(line, fs.resolve(path.parent), fs) for line in lines))
 
 

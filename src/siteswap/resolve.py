@@ -95,7 +95,10 @@ def name_of(fs: FileSystem, scratch: Path, requirement: Requirement, options: Op
     )  # fmt: skip
     if done.status != 0:
         raise SiteswapError(
-            Kind.REQUIREMENT, f"{requirement.text} cannot be read", detail=uv.explanation(done.stderr)
+            Kind.REQUIREMENT,
+            f"{requirement.text} cannot be read",
+            hint="name a wheel, an archive of a source or a source directory",
+            detail=uv.explanation(done.stderr),
         )
     lock = LockFile.parse(fs.read_text(output), scratch, "the resolver's answer")
     fs.unlink(output)
@@ -154,6 +157,6 @@ def _without_offers(lock: LockFile, offered: Path, base: LockFile) -> LockFile:
     }
     if not ours:
         return lock
-    # Of what another tool installed the base has a version only: it is in no lock, and carried along as it is.
+    # Of what another tool installed the base has a version only: it is in no lock, and carried along.
     sourced = {item["name"] for item in base.data["packages"] if item.keys() - {"name", "version"}}
     return lock.only(lock.names - ours).merged(base.only(ours & sourced))

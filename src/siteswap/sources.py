@@ -17,7 +17,7 @@ from build.env import IsolatedEnv
 
 from siteswap import process, uv
 from siteswap.errors import Kind, SiteswapError
-from siteswap.fetch import Fetcher
+from siteswap.fetch import Fetcher, without_password
 from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact
 from siteswap.manifest import Interpreter
@@ -113,7 +113,10 @@ class _BuildEnvironment(IsolatedEnv):
         done = uv.run(["venv", "--quiet", "--no-project", "--python", interpreter.executable, path])
         if done.status != 0:
             raise SiteswapError(
-                Kind.SYSTEM, "no environment could be made to build in", detail=uv.explanation(done.stderr)
+                Kind.SYSTEM,
+                "no environment could be made to build in",
+                hint="see the reason above",
+                detail=uv.explanation(done.stderr),
             )
 
     @property
@@ -142,6 +145,7 @@ class _BuildEnvironment(IsolatedEnv):
             raise SiteswapError(
                 Kind.REQUIREMENT,
                 f"what {self._title} needs to be built cannot be installed",
+                hint="add an index that has it, or name a wheel",
                 detail=uv.explanation(done.stderr),
             )
 
@@ -184,6 +188,7 @@ def _git(artifact: Artifact, step: list[str | Path]) -> None:
     if done.status != 0:
         raise SiteswapError(
             Kind.REQUIREMENT,
-            f"{artifact.title}: {artifact.location} cannot be cloned",
+            f"{artifact.title}: {without_password(artifact.location)} cannot be cloned",
+            hint="check the address, and the permission to read it",
             detail=done.stderr.strip(),
         )

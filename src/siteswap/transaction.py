@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -256,7 +257,14 @@ class Transaction:
         """A pylock.toml as `sync` takes it, with what was asked for if it is one that siteswap exported."""
         lock = LockFile.parse(text, path.parent.resolve(), str(path))
         asked = lock.requirements
-        return lock, None if asked is None else [parse_stored(line) for line in asked]
+        try:
+            return lock, None if asked is None else [parse_stored(line) for line in asked]
+        except InvalidRequirement as error:
+            raise SiteswapError(
+                Kind.USAGE,
+                f"{path} notes something that is no requirement: {error}".splitlines()[0],
+                hint="make it again with siteswap export",
+            ) from error
 
     # -- judging and ending ----------------------------------------------------------------------
 
@@ -405,7 +413,7 @@ class Transaction:
         self._assemble(members, lock, wanted, allow_overlap=allow_overlap)
 
     def _displaced(self, kept: Sequence[Distribution]) -> list[str]:
-        """Names of those whose file the base does not have, because the file of one that leaves or changes won."""
+        """Names of those whose file the base lacks, because that of one which leaves or changes won."""
         overlaps = set(self.base.manifest.overlaps)
         if not overlaps:
             return []

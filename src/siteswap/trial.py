@@ -64,6 +64,7 @@ class Trial:
             [candidate.layout.bin / "python", "-I", "-m", "compileall", "-q", "-j", "0", "-i", "-"],
             env=checks.check_environment(candidate, self.scratch),
             stdin="".join(f"{name}\n" for name in names),
+            umask=candidate.fs.access.umask,
         )
 
     def run(self, gates: Gates) -> None:
@@ -100,6 +101,7 @@ class Trial:
                 f"a check changed what it should only try ({names}); nothing was changed",
                 hint="make the check leave the environment alone",
             )
+        self.fs.own_byte_code(candidate.layout.path, candidate.directories)
         # Its time is what drift is measured against: byte-code that the checks left is no drift.
         self.fs.write(candidate.layout.directories, "\n".join(candidate.directories).encode())
 

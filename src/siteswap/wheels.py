@@ -172,6 +172,7 @@ class _Work:
             raise SiteswapError(
                 Kind.REQUIREMENT,
                 f"{wheel.name} says that it is {index.name} {index.version}, expected {artifact.title}",
+                hint="name it by what it is, or name another file",
             )
         self.cache.seal(path, index)
         self.progress.unpacked(artifact.title)
@@ -182,7 +183,7 @@ class _Work:
 
     def _tick(self, count: int) -> None:
         if self.stopped:
-            raise SiteswapError(Kind.INTERRUPTED, "stopped")
+            raise SiteswapError(Kind.INTERRUPTED, "stopped", hint="run the command again")
         self.progress.bytes(count)
 
 
@@ -200,6 +201,7 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
             source.validate_record(validate_contents=False)
             destination = _CacheDestination(fs, target, source)
             installer.install(source, destination, {})
+            destination.require_complete()
             metadata, _ = parse_email(source.read_dist_info("METADATA"))
             return Index(
                 sha256=sha256,
@@ -289,7 +291,10 @@ class _CacheDestination(WheelDestination):
     def finalize_installation(
         self, scheme: Scheme, record_file_path: str, records: Iterable[tuple[Scheme, RecordEntry]]
     ) -> None:
-        """RECORD is written in each environment, with that environment's programs in it; all of it was here."""
+        """RECORD is written in each environment, with that environment's programs in it."""
+
+    def require_complete(self) -> None:
+        """Raise ValueError when RECORD names a file that the archive does not have."""
         if self._unseen:
             raise ValueError(f"{min(self._unseen)} is in RECORD and not in the archive")
 

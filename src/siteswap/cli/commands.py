@@ -255,7 +255,7 @@ def _gc(chosen: argparse.Namespace) -> None:
     environment = _open(chosen)
     keep = DEFAULT_KEEP if chosen.keep is None else chosen.keep
     if keep < 0:
-        raise SiteswapError(Kind.USAGE, "--keep takes a number of 0 or more")
+        raise SiteswapError(Kind.USAGE, "--keep takes a number of 0 or more", hint="siteswap gc --keep 3")
     gone: list[Number] = []
     if chosen.dry_run:
         verdicts = environment.plan_collection(keep)
@@ -344,7 +344,9 @@ def _constraints(chosen: argparse.Namespace) -> Request:
 
 def _gates(chosen: argparse.Namespace) -> Gates:
     if chosen.no_check and chosen.check:
-        raise SiteswapError(Kind.USAGE, "--check and --no-check exclude each other")
+        raise SiteswapError(
+            Kind.USAGE, "--check and --no-check exclude each other", hint="leave one of them out"
+        )
     return Gates(enabled=not chosen.no_check, commands=tuple(chosen.check))
 
 

@@ -111,7 +111,7 @@ def history_text(past: Sequence[Past]) -> str:
         mark = "→" if item.current else ""
         notes = [f"tag {name}" for name in item.tags]
         if item.manifest is None:
-            notes.append("collected")
+            notes.append("damaged" if item.damaged else "collected")
         elif item.manifest.checked == "skipped":
             notes.append("not checked")
         if operation.kind == "rollback":
@@ -153,7 +153,8 @@ def history_json(past: Sequence[Past]) -> list[dict[str, Any]]:
         {
             "generation": item.number,
             "current": item.current,
-            "collected": item.manifest is None,
+            "collected": item.manifest is None and not item.damaged,
+            "damaged": item.damaged,
             "tags": list(item.tags),
             "checked": item.manifest.checked if item.manifest else None,
             "base": item.manifest.base if item.manifest else None,
