@@ -1,4 +1,4 @@
-"""Whoever takes part in the races of test_races: a driver that flips, readers that start, inhabitants that stay.
+"""Who takes part in the races of test_races: a driver that flips, readers that start, inhabitants that stay.
 
 Run as a program this file is the driver: it changes one environment again and
 again through the API until its standard input ends, then prints what it did.
@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,12 +36,12 @@ class Orders:
     env: str
     wheels: str
     cycle: tuple[str, ...]
-    """Steps, repeated: "install REQUIREMENT", "rollback" (to the generation before, and so back again), "gc"."""
+    """Steps, repeated: "install REQUIREMENT", "gc", "rollback" (to the newest that is not current)."""
     keep: int = 0
     """For `gc` and for collecting after commits."""
     grace: float = 0.0
     without: tuple[str, ...] = ()
-    """Guarantees to leave out: "proof" (of disuse), "pin" (launcher and runtime), "serial" (locks and base)."""
+    """Guarantees to leave out: "proof" (of disuse), "pin" (launcher and runtime)."""
     create: str | None = None
     """Make the environment first, with this interpreter."""
     pause: float = 0.0
@@ -108,7 +109,7 @@ def drive(orders: Orders) -> None:
         deeds.recycled += result is not None
         return result
 
-    assemble.Assembler._recycle = counted  # type: ignore[method-assign]
+    assemble.Assembler._recycle = counted  # type: ignore[assignment, method-assign]
     detach = collect.detach
 
     def counting(*arguments: Any, **options: Any) -> str | None:
@@ -242,7 +243,9 @@ def forms(env: Path, directory: Path) -> dict[str, list[str]]:
     }
 
 
-def start_many(ways: Mapping[str, Sequence[str]], current: Path, count: int, *, until_bad: bool = False) -> Seen:
+def start_many(
+    ways: Mapping[str, Sequence[str]], current: Path, count: int, *, until_bad: bool = False
+) -> Seen:
     """Start programs, two at a time, in each of the ways in turn; `current` is the link that flips."""
     seen = Seen()
     guard = threading.Lock()
@@ -302,7 +305,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Kinds of inhabitants, with the options of their interpreter."""
 
 INHABITANT = '''\
-"""Import one module after the other for a while; report every version that was seen, by this process or a worker."""
+"""Import one module after the other for a while; report each version that this process or a worker saw."""
 import importlib, json, os, sys, time
 
 kind, lazy, interval = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
@@ -325,7 +328,8 @@ def report(value):
 
 
 def ready(children=()):
-    report({"pid": os.getpid(), "children": list(children), "version": importlib.import_module("swaplong").VERSION})
+    version = importlib.import_module("swaplong").VERSION
+    report({"pid": os.getpid(), "children": list(children), "version": version})
 
 
 def work(names, results):
@@ -393,9 +397,18 @@ class Inhabitant:
 
     def __init__(self, env: Path, program: Path, kind: str, interval: float) -> None:
         self.kind = kind
-        command = [env / "bin/python", *KINDS[kind], program, kind, str(LAZY), str(interval)]
+        command: list[str | Path] = [
+            env / "bin/python",
+            *KINDS[kind],
+            program,
+            kind,
+            str(LAZY),
+            str(interval),
+        ]
+        # No second pipe: what `readline` has read ahead is known to `read` only, not to `communicate`.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True
         )
 
     def wait_until_ready(self) -> Inhabitant:
@@ -417,7 +430,15 @@ class Inhabitant:
 
     def end(self) -> str | None:
         """Wait for its end: what went wrong, or None."""
-        out, err = self._process.communicate("", timeout=600)
+        assert self._process.stdout is not None
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        out = self._process.stdout.read()
+        self._process.stdout.close()
+        self._process.wait(60)
+        with self._errors:
+            self._errors.seek(0)
+            err = self._errors.read()
         seen: set[str] = set()
         reports = 0
         for line in out.splitlines():
@@ -425,15 +446,43 @@ class Inhabitant:
             reports += 1
         if err or reports != (2 if self.kind == "fork-closed" else 1):
             return f"{self.kind}: began with {self.version}, {err.strip()[-600:]}"
-        return None if seen == {self.version} else f"{self.kind}: began with {self.version}, saw {sorted(seen)}"
+        if seen != {self.version}:
+            return f"{self.kind}: began with {self.version}, saw {sorted(seen)}"
+        return None
 
 
 def inhabit(env: Path, program: Path, count: int, interval: float, gap: float) -> Iterator[Inhabitant]:
-    """Start inhabitants of every kind, some time after each other, so that they live in different generations."""
+    """Start inhabitants of every kind, one after another, so that they live in different generations."""
     program.write_text(INHABITANT)
     for kind in itertools.islice(itertools.cycle(KINDS), count):
         yield Inhabitant(env, program, kind, interval)
         time.sleep(gap)
+
+
+def prepare(
+    env: Path, wheels: Path, *requirements: str, uninstall: str | None = None, with_spare: bool = False
+) -> None:
+    """Bring an environment into a state quickly: through the API, untried."""
+    from siteswap import collect
+    from siteswap.environment import Environment
+    from siteswap.fs import FileSystem
+    from siteswap.requirements import Request, parse_line
+    from siteswap.resolve import Options
+    from siteswap.trial import Gates
+
+    environment = Environment.open(env) if env.exists() else Environment.create(env)
+    options = Options(("--no-index", "--find-links", str(wheels)), no_index=True)
+    for requirement in requirements:
+        request = Request((parse_line(requirement, Path.cwd(), FileSystem()),))
+        environment.install(request, options, gates=Gates(enabled=False))
+    if uninstall:
+        environment.uninstall([uninstall], gates=Gates(enabled=False))
+    if with_spare:
+        grace, collect.GRACE_SECONDS = collect.GRACE_SECONDS, 0.0
+        try:
+            environment._sweep(1, seconds=None, spare=True, command="")
+        finally:
+            collect.GRACE_SECONDS = grace
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 30) -> bool:

@@ -17,11 +17,11 @@ _NOT_STATE = {".siteswap/writer", ".siteswap/lock"}
 Tree = dict[str, tuple[str, int, str]]
 
 
-def tree(root: Path, *, byte_code: bool = False) -> Tree:
-    """Everything below `root`: path to kind, mode and content (or link target)."""
+def tree(root: Path) -> Tree:
+    """Everything below `root` but byte-code: path to kind, mode and content (or link target)."""
     found: Tree = {}
     for directory, names, files in os.walk(root):
-        if not byte_code and "__pycache__" in names:
+        if "__pycache__" in names:
             names.remove("__pycache__")
         for name in names + files:
             path = Path(directory, name)

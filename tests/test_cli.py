@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from uv import find_uv_bin
@@ -67,7 +63,10 @@ def test_environment_is_an_ordinary_venv(env: Path) -> None:
 def test_every_interpreter(siteswap: Siteswap, tmp_path: Path, wheels: Path, python: Path) -> None:
     """On each supported Python: create, install, import, run a program, and stay a valid installation."""
     wheel(
-        wheels, "demo", files={"demo.py": "def main():\n    print('demo runs')\n"}, scripts={"demo": "demo:main"}
+        wheels,
+        "demo",
+        files={"demo.py": "def main():\n    print('demo runs')\n"},
+        scripts={"demo": "demo:main"},
     )
     env = tmp_path / "env"
     siteswap("create", env, "--python", python).ok()
@@ -115,8 +114,13 @@ def test_activate(siteswap: Siteswap, tmp_path: Path, wheels: Path, shell: str, 
 
 def test_programs_run_whatever_the_path(siteswap: Siteswap, tmp_path: Path, wheels: Path) -> None:
     """A console script works from an environment whose path is long, and has spaces and quotes."""
-    wheel(wheels, "demo", files={"demo.py": "def main():\n    print('demo runs')\n"}, scripts={"demo": "demo:main"})
-    env = tmp_path / ("it's a \\ \"path\" " + "x" * 100)
+    wheel(
+        wheels,
+        "demo",
+        files={"demo.py": "def main():\n    print('demo runs')\n"},
+        scripts={"demo": "demo:main"},
+    )
+    env = tmp_path / ('it\'s a \\ "path" ' + "x" * 100)
     siteswap("create", env).ok()
     siteswap("install", "-e", env, "--no-index", "-f", wheels, "demo").ok()
     done = subprocess.run([env / "bin/demo"], capture_output=True, text=True)
@@ -155,7 +159,9 @@ def test_environment_is_found(siteswap: Siteswap, tmp_path: Path) -> None:
 # -- install -------------------------------------------------------------------------------------
 
 
-def test_install_brings_what_is_needed(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path) -> None:
+def test_install_brings_what_is_needed(
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
+) -> None:
     """What was asked for is requested, what it needs came along, and everything agrees on what is there."""
     layered(wheels)
     outcome = install("top", "--json").json
@@ -177,14 +183,13 @@ def test_install_brings_what_is_needed(install: Siteswap, siteswap: Siteswap, en
     uv("pip", "check", "-p", env)
 
 
-def test_installed_as_the_standards_say(
-    install: Siteswap, env: Path, wheels: Path, tmp_path: Path
-) -> None:
+def test_installed_as_the_standards_say(install: Siteswap, env: Path, wheels: Path, tmp_path: Path) -> None:
     """RECORD verifies; INSTALLER, REQUESTED and direct_url.json are there exactly where they should be."""
     application(wheels, "1.0")
     direct = wheel(
         tmp_path / "elsewhere", "direct", scripts={"direct": "direct:main"},
-        data={"data/etc/direct.conf": "x\n", "headers/direct.h": "/* */\n", "scripts/tool": "#!/bin/sh\necho tool\n"},
+        data={"data/etc/direct.conf": "x\n", "headers/direct.h": "/* */\n",
+              "scripts/tool": "#!/bin/sh\necho tool\n"},
     )  # fmt: skip
     install("swapapp", direct).ok()
     prefix = generation(env)
@@ -302,7 +307,7 @@ def _build(directory, version, files):
     name = f"treedist-{version}-py3-none-any.whl"
     info = f"treedist-{version}.dist-info"
     files = {**files, f"{info}/METADATA": f"Metadata-Version: 2.1\\nName: treedist\\nVersion: {version}\\n",
-             f"{info}/WHEEL": "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}
+             f"{info}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n"}
     with zipfile.ZipFile(f"{directory}/{name}", "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
@@ -368,7 +373,9 @@ def test_editable(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
 
 
 @pytest.mark.index
-def test_source_directory_with_a_backend_from_the_index(siteswap: Siteswap, env: Path, tmp_path: Path) -> None:
+def test_source_directory_with_a_backend_from_the_index(
+    siteswap: Siteswap, env: Path, tmp_path: Path
+) -> None:
     """What a build needs is fetched for the build and does not reach the environment."""
     tree = tmp_path / "tree"
     (tree / "src/hatched").mkdir(parents=True)
@@ -398,6 +405,21 @@ def test_requirements_file(siteswap: Siteswap, env: Path, wheels: Path, tmp_path
     siteswap("install", "-e", env, "-r", "lines.txt").ok()
     assert listed(siteswap, env) == {"top": "2.0", "low": "1.0", "inner": "1.0"}
     assert requested(siteswap, env) == {"top", "inner"}
+
+
+def test_options_of_a_file_count_for_builds(
+    siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path, source_tree: Path
+) -> None:
+    """Where a requirements file says to look, what a build needs is looked for too."""
+    wheel(wheels, "buildneed")
+    project = source_tree / "pyproject.toml"
+    project.write_text(project.read_text().replace("requires = []", 'requires = ["buildneed"]'))
+    (tmp_path / "lines.txt").write_text("--no-index\n--find-links wheels\n./tree\n")
+    siteswap("install", "-e", env, "-r", "lines.txt").ok()
+    assert listed(siteswap, env) == {"treedist": "1.0"}
+    siteswap("uninstall", "-e", env, "treedist").ok()
+    siteswap("sync", "-e", env, "lines.txt").ok()
+    assert listed(siteswap, env) == {"treedist": "1.0"}
 
 
 def test_hashes(siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path) -> None:
@@ -468,7 +490,9 @@ def test_overlap(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path)
     show = "import shared; print(shared.FROM)"
     assert run_python(env / "bin/python", show) == "second"
     siteswap("uninstall", "-e", env, "second").ok()
-    assert run_python(env / "bin/python", "import importlib.util as u; print(u.find_spec('second'))") == "None"
+    assert (
+        run_python(env / "bin/python", "import importlib.util as u; print(u.find_spec('second'))") == "None"
+    )
     assert "first.py" in {path.name for path in site_packages(generation(env)).iterdir()}
 
 
@@ -502,7 +526,9 @@ def test_uninstall(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Pat
     assert record_problems(generation(env)) == []
 
 
-def test_uninstall_takes_names_without_files(siteswap: Siteswap, install: Siteswap, env: Path, wheels: Path) -> None:
+def test_uninstall_takes_names_without_files(
+    siteswap: Siteswap, install: Siteswap, env: Path, wheels: Path
+) -> None:
     """After an uninstall no module, metadata, program or directory of it is left."""
     before_names = {path.name for path in env.iterdir()}
     wheel(wheels, "demo", scripts={"demo": "demo:main"}, data={"data/etc/demo/x": "x"})
@@ -513,7 +539,9 @@ def test_uninstall_takes_names_without_files(siteswap: Siteswap, install: Sitesw
     assert {path.name for path in env.iterdir()} == before_names
 
 
-def test_sync_to_requirements_is_exact(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path) -> None:
+def test_sync_to_requirements_is_exact(
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
+) -> None:
     """sync leaves exactly what the file says, another tool's work removed as well."""
     layered(wheels)
     wheel(wheels, "other")
@@ -564,7 +592,10 @@ def test_failing_import_blocks(install: Siteswap, siteswap: Siteswap, env: Path,
     assert str(log) in done.err
     install("broken", "--no-check").ok()
     assert "not checked" in siteswap("history", "-e", env).ok().out
-    assert [item["checked"] for item in siteswap("history", "-e", env, "--json").json] == ["passed", "skipped"]
+    assert [item["checked"] for item in siteswap("history", "-e", env, "--json").json] == [
+        "passed",
+        "skipped",
+    ]
 
 
 def test_upgrade_that_breaks_another_blocks(install: Siteswap, env: Path, wheels: Path) -> None:
@@ -659,7 +690,9 @@ def test_another_tools_upgrade_is_respected(
     assert record_problems(generation(env)) == []
 
 
-def test_strays_are_carried_along_as_copies(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path) -> None:
+def test_strays_are_carried_along_as_copies(
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
+) -> None:
     """A file of no distribution is in the next generation too, and editing it there leaves the old one."""
     wheel(wheels, "configured", data={"data/etc/configured/default.conf": "x\n"})
     wheel(wheels, "later")
@@ -734,7 +767,9 @@ def test_passwords_are_not_written_down(siteswap: Siteswap, env: Path, wheels: P
     url = "https://user:secret@localhost:1/simple"
     siteswap("install", "-e", env, "--no-index", "-f", wheels, f"--extra-index-url={url}", "demo").ok()
     assert "localhost" in siteswap("history", "-e", env).ok().out
-    found = [path for path in (env / ".siteswap").rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    found = [
+        path for path in (env / ".siteswap").rglob("*") if path.is_file() and b"secret" in path.read_bytes()
+    ]
     assert found == []
 
 
@@ -795,7 +830,15 @@ def test_tags(many: Path, siteswap: Siteswap) -> None:
     assert siteswap("list", "-e", many, "--generation", "known", "--json").json[0]["name"] == "one"
     siteswap("tag", "-e", many, "known", "same").ok()
     assert siteswap("tag", "-e", many, "--delete", "known", "--json").json == {"same": 3}
-    for words in (["3", "12"], ["3", "a b"], ["3", ""], ["3", "a/b"], ["99", "x"], ["3"], ["--delete", "known"]):
+    for words in (
+        ["3", "12"],
+        ["3", "a b"],
+        ["3", ""],
+        ["3", "a/b"],
+        ["99", "x"],
+        ["3"],
+        ["--delete", "known"],
+    ):
         assert siteswap("tag", "-e", many, *words).status == 2
 
 
@@ -809,7 +852,7 @@ def test_collecting(many: Path, siteswap: Siteswap, install: Siteswap, wheels: P
     siteswap("tag", "-e", many, "1", "empty").ok()
     program = subprocess.Popen([generation(many, 2) / "bin/python", "-c", "print(1, flush=True); input()"],
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-    assert program.stdout and program.stdin
+    assert program.stdout
     program.stdout.readline()
     before = state(many)
     try:
@@ -860,7 +903,9 @@ def test_numbers_are_not_used_again_after_collecting(
     assert current(many) == 5
 
 
-def test_commits_collect_by_themselves(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path) -> None:
+def test_commits_collect_by_themselves(
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
+) -> None:
     """Ten generations besides the current one are kept without being asked."""
     for number in range(1, 13):
         wheel(wheels, "demo", f"{number}.0")
@@ -877,12 +922,13 @@ def test_commits_collect_by_themselves(install: Siteswap, siteswap: Siteswap, en
 
 def test_run(many: Path, siteswap: Siteswap) -> None:
     """`run` gives a command the environment, `run --generation N` pins it and all it starts to N."""
-    show = "import sys, importlib.util as u; print(sys.prefix, [n for n in ('one', 'two', 'three') if u.find_spec(n)])"
+    names = "n for n in ('one', 'two', 'three') if u.find_spec(n)"
+    show = f"import sys, importlib.util as u; print(sys.prefix, [{names}])"
     everything = siteswap("run", "-e", many, "--", "python", "-c", show).ok().out
     assert everything == f"{generation(many, 4)} ['one', 'two', 'three']\n"
     pinned = siteswap("run", "-e", many, "--generation", "2", "--", "python", "-c", show).ok().out
     assert pinned == f"{generation(many, 2)} ['one']\n"
-    shell = f"{many}/bin/python -c \"{show}\"; echo $VIRTUAL_ENV"
+    shell = f'{many}/bin/python -c "{show}"; echo $VIRTUAL_ENV'
     nested = siteswap("run", "-e", many, "--generation", "2", "--", "sh", "-c", shell).ok().out
     assert nested == f"{generation(many, 2)} ['one']\n{many}\n"
     assert siteswap("run", "-e", many, "--", "sh", "-c", "exit 9").status == 9
@@ -933,7 +979,23 @@ def test_cache(siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path) -> N
 def test_help_names_every_command(siteswap: Siteswap) -> None:
     """--help lists the commands and the exit codes."""
     text = siteswap("--help").ok().out
-    words = "create install uninstall sync list show export history diff rollback tag run ps gc cache".split()
+    words = [
+        "create",
+        "install",
+        "uninstall",
+        "sync",
+        "list",
+        "show",
+        "export",
+        "history",
+        "diff",
+        "rollback",
+        "tag",
+        "run",
+        "ps",
+        "gc",
+        "cache",
+    ]
     assert [word for word in words if word not in text] == []
     assert "exit status" in text
     assert siteswap("--version").ok().out.startswith("siteswap ")

@@ -1,4 +1,4 @@
-"""Wheels as they really are: namespaces, overlaps, data files, extensions, scripts, odd names and odd times."""
+"""Wheels as they really are: namespaces, overlaps, data files, extensions, scripts, odd names and times."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
+
 from conftest import Siteswap, run_python
 from wheelmaker import wheel
 
@@ -111,7 +113,7 @@ def test_a_file_of_two_distributions_is_refused_by_name(env: Path, wheels: Path,
 def test_the_later_of_two_owners_wins_and_leaving_gives_the_file_back(
     first: str, second: str, env: Path, wheels: Path, install: Siteswap, siteswap: Siteswap
 ) -> None:
-    """With --allow-overlap the one installed later wins, whatever its name; once it leaves the file is the other's."""
+    """With --allow-overlap the one installed later wins; once it leaves, the file is the other's again."""
     common = "common/data.txt"
     for name in (first, second):
         wheel(wheels, name, "1.0", {f"{name}.py": "", common: f"{name} 1"})
@@ -209,7 +211,9 @@ def test_data_files_headers_and_top_level_names_follow_the_generation(
     env: Path, wheels: Path, install: Siteswap, siteswap: Siteswap
 ) -> None:
     """A new top-level name appears with the distribution that needs it and leaves with the last of them."""
-    wheel(wheels, "etcone", data={"data/etc/one/one.conf": "1", "data/share/one.txt": "s", "headers/one.h": "h"})
+    wheel(
+        wheels, "etcone", data={"data/etc/one/one.conf": "1", "data/share/one.txt": "s", "headers/one.h": "h"}
+    )
     wheel(wheels, "etctwo", data={"data/etc/two.conf": "2", "data/top-file": "t"})
     install("etcone").ok()
     assert (env / "etc/one/one.conf").read_text() == "1"
@@ -333,12 +337,19 @@ def test_scripts_of_every_kind(env: Path, wheels: Path, install: Siteswap) -> No
             "scripts/tools-sh": "#!/bin/sh\necho shell \"$@\"\n",
             "scripts/tools-other": "#!/usr/bin/env -S sh -e\necho other\n",
             "scripts/tools-binary": Path("/bin/true").read_bytes(),
-            "scripts/tools-latin": "#!python\n# -*- coding: latin-1 -*-\nprint(ascii('\xe9'))\n".encode("latin-1"),
+            "scripts/tools-latin": b"#!python\n# -*- coding: latin-1 -*-\nprint(ascii('\xe9'))\n",
         },
     )  # fmt: skip
     install("tools").ok()
     prefix = env.resolve() / ".siteswap/generations/2"
-    python_ones = ("tools-console", "tools.dotted_Name", "tools-gui", "tools-py", "tools-pyw", "tools-py-args")
+    python_ones = (
+        "tools-console",
+        "tools.dotted_Name",
+        "tools-gui",
+        "tools-py",
+        "tools-pyw",
+        "tools-py-args",
+    )
     for name in python_ones:
         assert program(env / "bin" / name, "a b", "c") == f"['a b', 'c'] {prefix}", name
         assert (env / "bin" / name).read_bytes().startswith(f"#!{env.resolve()}/bin/python\n".encode()), name
@@ -353,7 +364,7 @@ def test_scripts_of_every_kind(env: Path, wheels: Path, install: Siteswap) -> No
 
 ODD_PATHS = {
     "spaces": "with two  spaces",
-    "quotes": "it's \"quoted\" $HOME `id` %s & (x) #! *",
+    "quotes": 'it\'s "quoted" $HOME `id` %s & (x) #! *',
     "backslash": "back\\slash\\n \\",
     "unicode": "ünï-日本語-😀",
     "long": "/".join(["d" * 60] * 5),
@@ -372,11 +383,12 @@ def test_an_environment_works_at_any_path(
     """Scripts, activation by sh and the interpreter work wherever the environment stands."""
     env = tmp_path / ODD_PATHS[kind]
     wheel(
-        wheels, "tool", "1.0", {"tool.py": "import sys\ndef main():\n    print(ascii([sys.prefix, *sys.argv[1:]]))\n"},
+        wheels, "tool", "1.0",
+        {"tool.py": "import sys\ndef main():\n    print(ascii([sys.prefix, *sys.argv[1:]]))\n"},
         scripts={"tool": "tool:main"},
         data={
             "scripts/tool-script": "#!python\nimport tool; tool.main()\n",
-            "scripts/tool-latin": "#!python\n# -*- coding: latin-1 -*-\n'\xe9'; import tool; tool.main()\n".encode("latin-1"),
+            "scripts/tool-latin": b"#!python\n# -*- coding: latin-1 -*-\n'\xe9'; import tool; tool.main()\n",
         },
     )  # fmt: skip
     siteswap("create", env).ok()
@@ -397,7 +409,7 @@ def test_an_environment_works_at_any_path(
 
 
 def test_a_path_that_is_no_unicode_is_usable_or_refused(tmp_path: Path, siteswap: Siteswap) -> None:
-    """Python sources and pyvenv.cfg are UTF-8, so such a path cannot be written into them: usage, not a bug."""
+    """Python sources and pyvenv.cfg are UTF-8 and cannot hold such a path; PATH cannot hold a colon."""
     env = tmp_path / os.fsdecode(b"latin-\xe9")
     done = siteswap("create", env)
     assert done.status in (0, 2), done.err
@@ -420,10 +432,13 @@ def test_names_that_differ_in_case_or_are_not_ascii(env: Path, wheels: Path, ins
     wheel(
         wheels, "names", "1.0",
         {"Foo.py": "W = 'Foo'\n", "foo.py": "W = 'foo'\n", "grün/__init__.py": "W = 'grün'\n", "names.py": "",
-         "grün/日本.txt": "日本", f"data/{decomposed}.txt": "two", "data/caf\xe9.txt": "one", "data/with space,comma\"quote.txt": "csv"},
+         "grün/日本.txt": "日本", f"data/{decomposed}.txt": "two", "data/caf\xe9.txt": "one",
+         "data/with space,comma\"quote.txt": "csv"},
     )  # fmt: skip
     install("names").ok()
-    assert python(env, "import Foo, foo, grün; print(ascii([Foo.W, foo.W, grün.W]))") == ascii(["Foo", "foo", "grün"])
+    assert python(env, "import Foo, foo, grün; print(ascii([Foo.W, foo.W, grün.W]))") == ascii(
+        ["Foo", "foo", "grün"]
+    )
     assert (site(env) / "grün/日本.txt").read_text() == "日本"
     assert (site(env) / "data/caf\xe9.txt").read_text() == "one"
     assert (site(env) / f"data/{decomposed}.txt").read_text() == "two"
@@ -447,7 +462,10 @@ def test_a_pth_file_is_obeyed(env: Path, wheels: Path, install: Siteswap, sitesw
     """Paths and import lines of a distribution's .pth file work, within the generation."""
     wheel(
         wheels, "pathy",
-        files={"pathy.pth": "pathy_inner\nimport sys; sys.pathy = 1\n", "pathy_inner/deep.py": "D = __file__\n"},
+        files={
+            "pathy.pth": "pathy_inner\nimport sys; sys.pathy = 1\n",
+            "pathy_inner/deep.py": "D = __file__\n",
+        },
     )  # fmt: skip
     install("pathy").ok()
     found = python(env, "import deep, sys; print(deep.D, sys.pathy)")
@@ -464,7 +482,10 @@ def test_wheels_with_next_to_nothing_in_them(
     wheel(wheels, "scripted", files={}, data={"scripts/scripted": "#!/bin/sh\necho here\n"})
     install("empty", "scripted").ok()
     assert program(env / "bin/scripted") == "here"
-    assert python(env, "from importlib.metadata import version as v; print(v('empty'), v('scripted'))") == "1.0 1.0"
+    assert (
+        python(env, "from importlib.metadata import version as v; print(v('empty'), v('scripted'))")
+        == "1.0 1.0"
+    )
     verify_records(env)
     siteswap("uninstall", "-e", env, "empty", "scripted").ok()
     assert not (env / "bin/scripted").exists()
@@ -531,40 +552,70 @@ def cached(env: Path, name: str, number: int | None = None) -> list[Path]:
     return [*base.glob(f"__pycache__/{name}.*.pyc"), *base.glob(f"{name}/__pycache__/__init__.*.pyc")]
 
 
-def test_a_same_size_edit_never_runs_stale(
-    env: Path, wheels: Path, install: Siteswap, siteswap: Siteswap
-) -> None:
-    """Versions of the same size whose archives say 1980 are told apart, in clones and in recycled directories."""
-    for number in range(1, 10):
-        wheel(wheels, "stale", f"{number}.0", {"stale.py": f"V = {number}\n", "stale_late.py": f"V = {number}\n"})
+_EAGER = """
+import sys
+from siteswap import collect
+collect.DEFAULT_KEEP = collect.GRACE_SECONDS = 0
+from siteswap.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command line, collecting all it may at once, so that directories are recycled without a long wait."""
+
+
+def test_a_same_size_edit_never_runs_stale(env: Path, wheels: Path, tmp_path: Path) -> None:
+    """Versions that agree in size and time are told apart, in clones and in recycled directories."""
+    versions = (1, 2, 3)
+    for number in versions:
+        code = {"stale.py": f"V = {number}\n", "stale_late.py": f"V = {number}\n"}
+        wheel(wheels, "stale", f"{number}.0", code)
+    cache, spare = tmp_path / "cache", env / ".siteswap/spare"
     recycled = 0
-    seen: set[int] = set()
-    for number in (1, 2, 3, 4, 5, 6, 7, 8, 9, 1, 9, 2):
-        install(f"stale=={number}.0").ok()
+
+    def go(number: int) -> None:
+        nonlocal recycled
+        before = spare.stat().st_ino if spare.exists() else None
+        done = subprocess.run(
+            [sys.executable, "-c", _EAGER, "install", "-e", env, "--no-index", "-f", wheels,
+             f"stale=={number}.0"],
+            capture_output=True, text=True, check=False, env={**os.environ, "SITESWAP_CACHE_DIR": str(cache)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        recycled += (env / ".siteswap/current").stat().st_ino == before
         assert python(env, "import stale, stale_late; print(stale.V, stale_late.V)") == f"{number} {number}"
         assert cached(env, "stale"), "without byte-code this test could not fail"
-        inode = (env / ".siteswap/current").stat().st_ino
-        recycled += inode in seen
-        siteswap("gc", "-e", env, "--keep", "1", "--dry-run").ok()
-        seen.add(inode)
-        assert (site(env) / "stale.py").stat().st_mtime > 1_000_000_000
+
+    for number in versions:
+        go(number)
+        assert (site(env) / "stale.py").stat().st_mtime > 1_000_000_000, "not the 1980 of the archive"
+    for path in cache.glob("wheels/*/purelib/stale*.py"):
+        os.utime(path, (1_600_000_000, 1_600_000_000))  # as if all had been unpacked in the same second
+    for number in (1, 2, 3, 1, 3):
+        go(number)
+        assert (site(env) / "stale.py").stat().st_mtime == 1_600_000_000
+    assert recycled >= 4
 
 
 def test_byte_code_travels_and_leaves_with_its_distribution(
     env: Path, wheels: Path, install: Siteswap, siteswap: Siteswap
 ) -> None:
     """What does not change shares its byte-code too, by inode; what leaves takes it along."""
-    wheel(wheels, "stays", files={"stays/__init__.py": "", "stays/deep/__init__.py": "", "stays_module.py": ""})
+    wheel(
+        wheels, "stays", files={"stays/__init__.py": "", "stays/deep/__init__.py": "", "stays_module.py": ""}
+    )
     wheel(wheels, "goes", "1.0", {"goes/__init__.py": "", "goes_module.py": ""})
     wheel(wheels, "goes", "2.0", {"goes_module.py": "TWO = 2\n"})
     install("stays", "goes==1.0", "--compile").ok()
     python(env, "import stays.deep, stays_module, goes, goes_module")
     before = {path.name: path.stat().st_ino for path in site(env).rglob("stays*.pyc")}
-    before |= {str(path.relative_to(site(env))): path.stat().st_ino for path in site(env).glob("stays/**/*.pyc")}
+    before |= {
+        str(path.relative_to(site(env))): path.stat().st_ino for path in site(env).glob("stays/**/*.pyc")
+    }
     assert len(before) >= 3
     install("goes==2.0").ok()
     after = {path.name: path.stat().st_ino for path in site(env).rglob("stays*.pyc")}
-    after |= {str(path.relative_to(site(env))): path.stat().st_ino for path in site(env).glob("stays/**/*.pyc")}
+    after |= {
+        str(path.relative_to(site(env))): path.stat().st_ino for path in site(env).glob("stays/**/*.pyc")
+    }
     assert after == before
     assert not (site(env) / "goes").exists()
     siteswap("uninstall", "-e", env, "goes").ok()

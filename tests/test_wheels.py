@@ -13,12 +13,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import Ran, Siteswap, run_python
-from wheelmaker import wheel
 
+from conftest import Ran, Siteswap, run_python
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import Access, FileSystem
 from siteswap.wheels import unpack
+from wheelmaker import wheel
 
 HELD = {"held/__init__.py": "HELD = True\n"}
 
@@ -55,7 +55,9 @@ def notes(name: str, inside: str | None = None) -> list[tuple[str, bytes]]:
 
 def odd_member(member: str) -> object:
     """A maker of wheels that hold one member of that name."""
-    return lambda directory, name: raw(directory, name, [("fine.py", b""), (member, b"x = 1\n"), *notes(name)])
+    return lambda directory, name: raw(
+        directory, name, [("fine.py", b""), (member, b"x = 1\n"), *notes(name)]
+    )
 
 
 def wrong_hash(directory: Path, name: str) -> Path:
@@ -76,7 +78,9 @@ def wrong_size(directory: Path, name: str) -> Path:
     path = raw(directory, name, [("a.py", b"a = 1\n"), *notes(name)])
     with zipfile.ZipFile(path) as archive:
         contents = {item: archive.read(item) for item in archive.namelist()}
-    contents[f"{name}-1.0.dist-info/RECORD"] = contents[f"{name}-1.0.dist-info/RECORD"].replace(b",6\n", b",7\n")
+    contents[f"{name}-1.0.dist-info/RECORD"] = contents[f"{name}-1.0.dist-info/RECORD"].replace(
+        b",6\n", b",7\n"
+    )
     return raw(directory, name, list(contents.items()), record=False)
 
 
@@ -299,7 +303,9 @@ def test_stronger_hashes_of_record_are_checked(algorithm: str, tmp_path: Path) -
 
 def test_modes_come_from_the_policy_and_not_from_the_archive(tmp_path: Path) -> None:
     """Only the executable bit of an archive counts; setuid, setgid, sticky and write-for-all do not."""
-    path = raw(tmp_path / "w", "modes", [("a.py", b""), ("run", b"#!/bin/sh\n"), ("open", b""), *notes("modes")])
+    path = raw(
+        tmp_path / "w", "modes", [("a.py", b""), ("run", b"#!/bin/sh\n"), ("open", b""), *notes("modes")]
+    )
     content = {}
     with zipfile.ZipFile(path) as archive:
         content = {item: archive.read(item) for item in archive.namelist()}

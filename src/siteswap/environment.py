@@ -305,7 +305,8 @@ class Environment:
                         hint="siteswap export > pylock.toml makes one",
                     ) from error
                 lock, wanted = tx.lock_file(text, source)
-            tx.sync(lock, wanted, options)
+            found = options.found_in(source) if isinstance(source, Request) else options
+            tx.sync(lock, wanted, found)
 
         return self._transact("sync", command, make, gates, dry_run, compile_all)
 

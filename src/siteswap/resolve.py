@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from siteswap import uv
@@ -29,6 +29,10 @@ class Options:
     upgrade_packages: tuple[str, ...] = ()
     """Names whose base versions are not preferred."""
     require_hashes: bool = False
+
+    def found_in(self, request: Request) -> Options:
+        """With the options that requirement files hold: for what comes before and after resolving."""
+        return replace(self, arguments=self.arguments + request.options)
 
 
 DEFAULTS = Options()

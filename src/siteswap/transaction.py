@@ -150,7 +150,7 @@ class Transaction:
         (requirement, conflict).
         """
         self._expect(_State.OPEN)
-        asked = self._named(request.requirements, options)
+        asked = self._named(request.requirements, options.found_in(request))
         if not upgrade and not options.no_deps and self._satisfied(asked, request):
             return
         wanted = merge(self._base_requirements, asked)
@@ -178,7 +178,9 @@ class Transaction:
                 everything,
             )
         rebuild = {item.name for item in asked if item.name and _is_local(item)}
-        self._make(lock, wanted, options, allow_overlap=allow_overlap, rebuild=rebuild)
+        self._make(
+            lock, wanted, options.found_in(request), allow_overlap=allow_overlap, rebuild=rebuild
+        )
 
     def uninstall(self, names: Sequence[str]) -> None:
         """Make a candidate without `names` and without what nothing needs any more.
@@ -237,7 +239,7 @@ class Transaction:
 
     def lock_for(self, request: Request, options: resolve.Options) -> tuple[LockFile, list[Requirement]]:
         """A lock of just `request`, the base's versions preferred, for `sync` to a requirements file."""
-        asked = self._named(request.requirements, options)
+        asked = self._named(request.requirements, options.found_in(request))
         self._progress.phase("resolve")
         lock = resolve.resolve(
             self._fs,
