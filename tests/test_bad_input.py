@@ -490,6 +490,8 @@ def test_manifest_is_damaged(
     siteswap("rollback", "-e", env, "1").ok()
     assert current(env) == 1
     siteswap("list", "-e", env).ok()
+    assert "damaged" in siteswap("history", "-e", env).ok().out
+    refused(siteswap("rollback", "-e", env, "2"), 4)
 
 
 @pytest.mark.parametrize("name", [".generation/directories", ".generation/pylock.toml", ".generation/lease"])

@@ -486,12 +486,12 @@ def test_a_base_interpreter_that_is_gone(one: Environment, tmp_path: Path) -> No
     done = env.run(env.python, "-c", REPORT)
     assert done.returncode == 127
     assert done.stderr.startswith(f"siteswap: cannot start the base interpreter {missing.executable} of ")
-    assert done.stderr.endswith("no such file; next step: siteswap doctor\n")
+    assert done.stderr.endswith("no such file; next step: install that Python again, or siteswap create\n")
     missing.executable.parent.mkdir()
     missing.executable.write_text("")
     done = env.run(env.python, "-c", REPORT)
     assert done.returncode == 126
-    assert done.stderr.endswith("permission denied; next step: siteswap doctor\n")
+    assert done.stderr.endswith("permission denied; next step: install that Python again, or siteswap create\n")
 
 
 def test_no_current_generation(one: Environment) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from siteswap.version import __version__
+
 if TYPE_CHECKING:
     from siteswap.environment import Environment
     from siteswap.requirements import Request
 
-__version__ = "0.1.0"
 __all__ = ["Environment", "Request", "__version__"]
 
 

@@ -1,4 +1,4 @@
-"""What other tools did to the base since it was assembled, taken into account. Pure.
+"""The base of a transaction as other tools left it.
 
 Another tool's work is the user's work: distributions that it put there stay,
 and what it removed or replaced is no longer asked for as before.
@@ -7,11 +7,44 @@ and what it removed or replaced is no longer asked for as before.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from siteswap.generation import Drift
+from siteswap import interpreter
+from siteswap.fs import FileSystem
+from siteswap.generation import Drift, Generation, read_current
+from siteswap.layout import Layout
 from siteswap.lockfile import LockFile
-from siteswap.manifest import Distribution, Manifest
+from siteswap.manifest import Distribution, Interpreter, Manifest
 from siteswap.requirements import Requirement, parse_stored
+
+
+@dataclass(frozen=True)
+class Base:
+    """The generation that a transaction starts from, with all that happened to it since."""
+
+    generation: Generation
+    drift: Drift
+    interpreter: Interpreter
+    """As it is now: its patch version may have changed."""
+    distributions: tuple[Distribution, ...]
+    requirements: tuple[Requirement, ...]
+
+    @staticmethod
+    def read(fs: FileSystem, layout: Layout) -> Base:
+        """The current generation. Raises SiteswapError (damaged, system)."""
+        generation = Generation.read(fs, layout.generation(read_current(fs, layout)))
+        drift = generation.drift()
+        return Base(
+            generation,
+            drift,
+            interpreter.refresh(generation.interpreter, fs),
+            distributions(generation.manifest, drift),
+            tuple(requirements(generation.manifest, drift)),
+        )
+
+    def preferred_lock(self) -> LockFile:
+        """The base's lock, for the resolver to prefer its versions."""
+        return preferred(self.generation.lock_file(), self.distributions)
 
 
 def distributions(manifest: Manifest, drift: Drift) -> tuple[Distribution, ...]:
@@ -56,7 +89,7 @@ def preferred(lock: LockFile, held: tuple[Distribution, ...]) -> LockFile:
     return LockFile({**kept.data, "packages": [*kept.data["packages"], *foreign]}, kept.base)
 
 
-def notes(drift: Drift, known_strays: tuple[str, ...]) -> list[str]:
+def notes(drift: Drift) -> list[str]:
     """What to tell the user of it."""
     found = []
     if drift.foreign:
@@ -68,7 +101,7 @@ def notes(drift: Drift, known_strays: tuple[str, ...]) -> list[str]:
         found.append(f"another tool removed {', '.join(removed)}")
     if drift.damaged:
         found.append(f"files of {', '.join(drift.damaged)} are missing: they are brought back")
-    new = [path for path in drift.strays if path not in known_strays]
+    new = [path for path in drift.strays if path not in drift.carried]
     if new:
         more = f" and {len(new) - 3} more" if len(new) > 3 else ""
         found.append(f"files of no distribution are carried along: {', '.join(new[:3])}{more}")

@@ -139,7 +139,7 @@ def clear(fs: FileSystem, layout: Layout) -> list[str]:
             fs.remove_tree(layout.staging / name)
         except OSError as error:
             # A check that outlived its killed command goes on writing there: a later call removes the rest.
-            # No name in staging is used twice but a candidate's, and no check writes there before it has moved.
+            # No name in staging is used twice but a candidate's, and checks begin after it has moved.
             if error.errno != errno.ENOTEMPTY:
                 raise
     return names

@@ -7,13 +7,14 @@ import os
 import shlex
 from pathlib import Path
 
-from siteswap import __version__, flip, interpreter
+from siteswap import flip, interpreter
 from siteswap.assemble import Assembler
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.layout import FORMAT_VERSION, Layout, Number
 from siteswap.lockfile import EMPTY
 from siteswap.manifest import Interpreter, Manifest
+from siteswap.version import __version__
 
 
 def create(path: Path, *, python: str | None, system_site_packages: bool, command: str) -> Layout:
@@ -30,7 +31,7 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
     fs = FileSystem()
     found = interpreter.probe(interpreter.find(python, fs), fs)
     fs.make_directory(final.root.parent, parents=True)
-    making = Layout(final.root.parent / f".{final.root.name}.siteswap-creating")
+    making = Layout(final.root.parent / f".{final.root.name[:40]}.siteswap-creating")
     lock_path = final.root.parent / f"{making.root.name}.lock"
     lock = fs.lock(lock_path)
     if lock is None:

@@ -9,25 +9,22 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from siteswap import collect, create, flip, interpreter, lease, process, resolve
+from siteswap import collect, create, flip, interpreter, lease, opening, process, resolve
 from siteswap.cache import Cache, open_cache
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, access_of
 from siteswap.generation import Generation, listed, read_current
-from siteswap.layout import FORMAT_VERSION, Layout, Number
+from siteswap.layout import Layout, Number
 from siteswap.lockfile import LockFile
 from siteswap.manifest import Change, Manifest, Operation, changes
 from siteswap.progress import Progress
 from siteswap.recovery import recover
-from siteswap.requirements import Request, Requirement
+from siteswap.requirements import Request
 from siteswap.transaction import Outcome, Transaction
 from siteswap.trial import DEFAULT_GATES, Gates
 from siteswap.waiting import Waiting
@@ -86,22 +83,8 @@ class Environment:
         Raises SiteswapError: usage when there is none or it is not ours, damaged
         when its format cannot be read, system on anything but Linux.
         """
-        _require_linux()
-        layout = Layout(Path(os.path.realpath(path)))
-        plain = FileSystem()
-        try:
-            text = plain.read_text(layout.format)
-        except (FileNotFoundError, NotADirectoryError):
-            raise _not_ours(plain, Path(path), layout) from None
-        except UnicodeDecodeError:
-            text = ""  # as damaged as an empty one
-        except PermissionError as error:
-            raise SiteswapError(
-                Kind.SYSTEM,
-                f"{layout.root} may not be read by this user",
-                hint=f"it belongs to {_owner(layout.root)}",
-            ) from error
-        _check_format(text, layout)
+        opening.require_linux()
+        layout = opening.find(Path(path))
         fs = FileSystem(access_of(layout.root))
         return Environment(layout, fs, progress=progress, lock_timeout=lock_timeout, cache=cache)
 
@@ -121,7 +104,7 @@ class Environment:
         one that runs siteswap. Raises SiteswapError (usage) when something is
         at `path`, or there is no such interpreter.
         """
-        _require_linux()
+        opening.require_linux()
         layout = create.create(
             Path(path), python=python, system_site_packages=system_site_packages, command=command
         )
@@ -217,7 +200,7 @@ class Environment:
         Raises SiteswapError: busy when the lock is not free in time, system
         when this user may not write here.
         """
-        self._require_writable()
+        opening.require_writable(self.fs, self.layout)
         waiting = self._waiting(command)
         writer = waiting.writer()
         try:
@@ -275,6 +258,7 @@ class Environment:
         options: resolve.Options = resolve.DEFAULTS,
         *,
         gates: Gates = DEFAULT_GATES,
+        allow_overlap: bool = False,
         dry_run: bool = False,
         compile_all: bool = False,
         command: str = "",
@@ -283,39 +267,22 @@ class Environment:
 
         Durable on return; on any exception nothing changed.
         """
-
-        def make(tx: Transaction) -> None:
-            lock: LockFile
-            wanted: Sequence[Requirement] | None
-            if isinstance(source, Request):
-                lock, wanted = tx.lock_for(source, options)
-            else:
-                try:
-                    text = self.fs.read_text(source)
-                except OSError as error:
-                    raise SiteswapError(
-                        Kind.USAGE,
-                        f"cannot read {source}: {error.strerror}",
-                        hint="siteswap export > pylock.toml makes one",
-                    ) from error
-                except UnicodeDecodeError as error:
-                    raise SiteswapError(
-                        Kind.USAGE,
-                        f"cannot read {source}: it is not UTF-8 text",
-                        hint="siteswap export > pylock.toml makes one",
-                    ) from error
-                lock, wanted = tx.lock_file(text, source)
-            found = options.found_in(source) if isinstance(source, Request) else options
-            tx.sync(lock, wanted, found)
-
-        return self._transact("sync", command, make, gates, dry_run, compile_all)
+        wanted = source if isinstance(source, Request) else self._read_lock(source)
+        return self._transact(
+            "sync",
+            command,
+            lambda tx: tx.sync(wanted, options, allow_overlap=allow_overlap),
+            gates,
+            dry_run,
+            compile_all,
+        )
 
     def rollback(self, target: Number | None = None, *, command: str = "") -> Outcome:
         """Make an older generation current: the one named, else the one that the current one was made from.
 
         Takes only the flip lock, so it need not wait for a long install. Durable on return.
         """
-        self._require_writable()
+        opening.require_writable(self.fs, self.layout)
         with self._waiting(command).flip():
             current = read_current(self.fs, self.layout)
             number = target if target is not None else self._previous(self.current)
@@ -357,7 +324,7 @@ class Environment:
 
     def tag(self, number: Number, name: str) -> None:
         """Name a generation, which keeps it. Durable on return. Raises SiteswapError (usage)."""
-        self._require_writable()
+        opening.require_writable(self.fs, self.layout)
         odd = not name.isprintable() or any(c.isspace() or c == "/" for c in name)
         if not name or name.isdecimal() or odd:
             raise SiteswapError(
@@ -372,7 +339,7 @@ class Environment:
 
     def untag(self, name: str) -> None:
         """Take a name off its generation. Durable on return. Raises SiteswapError (usage)."""
-        self._require_writable()
+        opening.require_writable(self.fs, self.layout)
         with self._waiting(f"tag --delete {name}").flip():
             tags = self.tags()
             if name not in tags:
@@ -407,7 +374,7 @@ class Environment:
 
         Takes the writer lock, so that nobody builds on what goes; the flip lock only to detach.
         """
-        self._require_writable()
+        opening.require_writable(self.fs, self.layout)
         waiting = self._waiting(command)
         with waiting.writer():
             recover(self.fs, self.layout, waiting.flip)
@@ -488,6 +455,16 @@ class Environment:
                 return outcome
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _read_lock(self, path: Path) -> LockFile:
+        hint = "siteswap export > pylock.toml makes one"
+        try:
+            text = self.fs.read_text(path)
+        except OSError as error:
+            raise SiteswapError(Kind.USAGE, f"cannot read {path}: {error.strerror}", hint=hint) from error
+        except UnicodeDecodeError as error:
+            raise SiteswapError(Kind.USAGE, f"cannot read {path}: it is not UTF-8 text", hint=hint) from error
+        return LockFile.parse(text, path.parent.resolve(), str(path))
+
     def _collect_after_commit(self, command: str) -> None:
         """Collect in bounded time, never on the way to the flip. The writer lock is still held.
 
@@ -514,19 +491,6 @@ class Environment:
     def _waiting(self, command: str) -> Waiting:
         return Waiting(self.fs, self.layout, self.progress, self.lock_timeout, command)
 
-    def _require_writable(self) -> None:
-        owner = self.fs.access.uid
-        if os.geteuid() not in (0, owner) and not self.fs.may_write(self.layout.home):
-            raise SiteswapError(
-                Kind.SYSTEM,
-                f"{self.layout.root} belongs to {_owner(self.layout.root)}; this user may not change it",
-                hint="run the command as that user",
-            )
-        if not self.fs.may_write(self.layout.home):
-            raise SiteswapError(
-                Kind.SYSTEM, f"{self.layout.home} is not writable", hint="check its permissions"
-            )
-
 
 def _commit(tx: Transaction) -> Outcome:
     """Commit; an interruption after the flip comes too late: what is durable is reported as done."""
@@ -538,52 +502,6 @@ def _commit(tx: Transaction) -> Outcome:
         return tx.outcome
 
 
-def _not_ours(fs: FileSystem, path: Path, layout: Layout) -> SiteswapError:
-    if fs.entry(layout.root) is None:
-        return SiteswapError(
-            Kind.USAGE, f"there is no environment at {path}", hint=f"siteswap create {shlex.quote(str(path))}"
-        )
-    if fs.entry(layout.config) is not None:
-        return SiteswapError(
-            Kind.USAGE,
-            f"{path} is a virtual environment that siteswap does not manage",
-            hint="create a new one beside it: siteswap create PATH",
-        )
-    return SiteswapError(Kind.USAGE, f"{path} is not an environment", hint="siteswap create PATH makes one")
-
-
-def _check_format(text: str, layout: Layout) -> None:
-    try:
-        data = json.loads(text)
-        version, path = data["format"], data["path"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise SiteswapError(
-            Kind.DAMAGED,
-            f"{layout.format} cannot be read: {error}",
-            hint="create a new environment; its generations are still in this one",
-        ) from error
-    if version != FORMAT_VERSION:
-        raise SiteswapError(
-            Kind.DAMAGED,
-            f"{layout.root} has layout version {version}, this siteswap knows {FORMAT_VERSION}",
-            hint="use a newer siteswap",
-        )
-    if path != str(layout.root):
-        raise SiteswapError(
-            Kind.DAMAGED,
-            f"this environment was made at {path} and is at {layout.root} now; its programs name {path}",
-            hint="move it back, or create a new one here and sync it to an export of this one",
-        )
-
-
-def _owner(path: Path) -> str:
-    uid = access_of(path).uid
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
-
-
 def _recently_current(operations: Sequence[Operation]) -> list[Number]:
     """Generations that stopped being current within the grace period."""
     now = datetime.now(UTC)
@@ -593,12 +511,3 @@ def _recently_current(operations: Sequence[Operation]) -> list[Number]:
         if item.source is not None
         and abs((now - datetime.fromisoformat(item.time)).total_seconds()) < collect.GRACE_SECONDS
     ]
-
-
-def _require_linux() -> None:
-    if sys.platform != "linux":
-        raise SiteswapError(
-            Kind.SYSTEM,
-            f"siteswap keeps its promises on Linux only; this is {sys.platform}",
-            hint="use it in a Linux container or virtual machine",
-        )

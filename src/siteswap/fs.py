@@ -95,7 +95,7 @@ class Lock:
     def note(self, text: str) -> None:
         """Write who we are into the locked file, for those who wait. Neither atomic nor durable."""
         os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, text.encode(), 0)
+        os.pwrite(self.descriptor, text.encode(errors="replace"), 0)
 
     def __enter__(self) -> Lock:
         return self

@@ -30,10 +30,12 @@ class Drift:
     damaged: tuple[str, ...] = ()
     """Names of distributions that miss files."""
     strays: tuple[str, ...] = ()
-    """Files that no distribution owns."""
+    """Files that no distribution owns, all of them."""
+    carried: tuple[str, ...] = ()
+    """Those of them that the generation was assembled with."""
 
     def __bool__(self) -> bool:
-        return bool(self.foreign or self.removed or self.damaged or self.strays)
+        return bool(self.foreign or self.removed or self.damaged or self.strays != self.carried)
 
 
 class Generation:
@@ -144,11 +146,11 @@ class Generation:
     def drift(self) -> Drift:
         """What other tools changed, by looking at the directories whose entries changed.
 
-        Edits inside a file do not show here; `doctor` looks at every byte.
+        Edits inside a file do not show here: that would mean reading every byte.
         """
         touched = self.touched()
         if not touched:
-            return Drift()
+            return Drift(strays=self.manifest.strays, carried=self.manifest.strays)
         known = set(self.directories)
         gone: set[str] = set()
         found: list[str] = []
@@ -165,7 +167,9 @@ class Generation:
         damaged = {owner for path in gone if (owner := self.files[path]) not in removed | {plan.SITESWAP}}
         kept = set(self.manifest.strays)
         strays = tuple(sorted({path for path in found if path not in names} | self._still_there(kept)))
-        return Drift(tuple(foreign), tuple(sorted(removed)), tuple(sorted(damaged)), strays)
+        return Drift(
+            tuple(foreign), tuple(sorted(removed)), tuple(sorted(damaged)), strays, self.manifest.strays
+        )
 
     def _still_there(self, paths: set[str]) -> set[str]:
         return {path for path in paths if self.fs.entry(self.layout.path / path) is not None}
@@ -248,7 +252,7 @@ def read_current(fs: FileSystem, layout: Layout) -> Number:
         raise SiteswapError(
             Kind.DAMAGED,
             f"{layout.current} does not name a generation",
-            hint="siteswap doctor",
+            hint=f"make it a link to one of {layout.generations}/*: ln -sfn generations/N {layout.current}",
         )
     return number
 

@@ -118,7 +118,7 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """The manifest as it stands on disk."""
-        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
 
     @staticmethod
     def from_json(text: bytes, where: str) -> Manifest:
@@ -160,7 +160,7 @@ class Operation:
 
     def to_json(self) -> str:
         """One line, without its end."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        return json.dumps(asdict(self))
 
 
 def parse_history(text: str) -> list[Operation]:

@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from siteswap import __version__, activate, launcher, runtime
+from siteswap import activate, launcher, runtime
 from siteswap.fs import FileSystem
 from siteswap.layout import CORNER, GenerationLayout, Layout
 from siteswap.manifest import Interpreter
+from siteswap.version import __version__
 
 
 @dataclass(frozen=True)

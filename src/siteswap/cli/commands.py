@@ -101,6 +101,7 @@ def _sync(chosen: argparse.Namespace) -> None:
         source,
         _options(chosen),
         gates=_gates(chosen),
+        allow_overlap=chosen.allow_overlap,
         dry_run=chosen.dry_run,
         compile_all=chosen.compile,
         command=chosen.typed,

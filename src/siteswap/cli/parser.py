@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from siteswap import __version__
+from siteswap.version import __version__
 
 _EXIT = """exit status: 0 done · 1 left as it was: a check or a requirement failed · 2 usage · 3 busy ·
 4 the environment is damaged · 5 the system refused · 70 a bug in siteswap · 130 interrupted"""
@@ -115,6 +115,9 @@ def _resolving(verb: argparse.ArgumentParser) -> None:
         "-c", "--constraint", action="append", default=[], metavar="FILE", help="versions to stay within"
     )
     group.add_argument("--offline", action="store_true", help="the resolver uses what it has cached")
+    verb.add_argument(
+        "--allow-overlap", action="store_true", help="let two distributions write one file; the later wins"
+    )
     verb.add_argument("--compile", action="store_true", help="compile everything that is new to byte-code")
 
 
@@ -150,9 +153,6 @@ def _install(verbs: _Verbs) -> None:
     verb.add_argument("--group", action="append", default=[], metavar="NAME", help="a dependency group of it")
     verb.add_argument(
         "-U", "--upgrade", action="store_true", help="newest that fits, of REQ or (without) of everything"
-    )
-    verb.add_argument(
-        "--allow-overlap", action="store_true", help="let two distributions write one file; the later wins"
     )
     _resolving(verb)
     _gates(verb)

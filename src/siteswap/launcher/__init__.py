@@ -25,7 +25,7 @@ base={base}
 if ! [ -x "$base" ]; then
     reason='no such file' status=127
     [ -e "$base" ] && reason='permission denied' status=126
-    printf 'siteswap: cannot start the base interpreter %s of %s: %s; next step: siteswap doctor\\n' \\
+    printf 'siteswap: cannot start the base interpreter %s of %s: %s; next step: install that Python again, or siteswap create\\n' \\
         "$base" {generation} "$reason" >&2
     exit "$status"
 fi

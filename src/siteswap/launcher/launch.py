@@ -149,10 +149,17 @@ def find_current(home: bytes) -> bytes:
     try:
         target = os.readlink(link)
     except OSError as error:
-        die(REFUSED, b"cannot read ", link, b": ", reason(error), b"; next step: siteswap doctor")
+        die(
+            REFUSED,
+            b"cannot read ",
+            link,
+            b": ",
+            reason(error),
+            b"; next step: make it a link to one of generations/*",
+        )
     head, _, number = target.partition(b"/")
     if head != b"generations" or not is_number(number):
-        die(REFUSED, link, b" names no generation; next step: siteswap doctor")
+        die(REFUSED, link, b" names no generation; next step: make it a link to one of generations/*")
     return home + b"/" + target
 
 
@@ -195,7 +202,7 @@ def pin(home: bytes, gen: "bytes | None", environ: "dict[bytes, bytes]", asked: 
             time.sleep(0.002)
         if time.monotonic() - start > PATIENCE_SECONDS:
             die(REFUSED, b"could not pin a generation of ", home, b" for ten seconds, last tried: ",
-                gen or b"none", b"; next step: siteswap doctor")  # fmt: skip
+                gen or b"none", b"; next step: siteswap rollback N")  # fmt: skip
         gen, asked = wanted or find_current(home), b""
 
 
@@ -298,14 +305,14 @@ def main() -> None:
     try:
         base = os.readlink(link)
     except OSError as error:
-        die(REFUSED, b"cannot read ", link, b": ", reason(error), b"; next step: siteswap doctor")
+        die(REFUSED, b"cannot read ", link, b": ", reason(error), b"; next step: siteswap rollback N")
     keep_open(fd)
     try:
         os.execve(base, [program, *args], environ)
     except OSError as error:
         missing = error.errno in (errno.ENOENT, errno.ENOTDIR)
         die(MISSING if missing else REFUSED, b"cannot start the base interpreter ", base, b" of ", gen, b": ",
-            reason(error), b"; next step: siteswap doctor")  # fmt: skip
+            reason(error), b"; next step: install that Python again, or siteswap create")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -262,10 +262,10 @@ static void find_current(const char *home, char *gen)
 
     join(link, home, "/current");
     if (read_link(link, target) < 0)
-        DIE(REFUSED, "cannot read ", link, ": ", reason(errno), "; next step: siteswap doctor");
+        DIE(REFUSED, "cannot read ", link, ": ", reason(errno), "; next step: make it a link to one of generations/*");
     size_t number = strncmp(target, "generations/", 12) ? 0 : digits(target + 12);
     if (!number || target[12 + number])
-        DIE(REFUSED, link, " names no generation; next step: siteswap doctor");
+        DIE(REFUSED, link, " names no generation; next step: make it a link to one of generations/*");
     join(gen, home, "/");
     join(gen, gen, target);
 }
@@ -325,7 +325,7 @@ static int pin(const char *home, char *gen, const char *asked)
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (now.tv_sec - start.tv_sec > PATIENCE_SECONDS)
             DIE(REFUSED, "could not pin a generation of ", home, " for ten seconds, last tried: ",
-                gen[0] ? gen : "none", "; next step: siteswap doctor");
+                gen[0] ? gen : "none", "; next step: siteswap rollback N");
         if (!wanted) {
             find_current(home, gen);
             asked = "";
@@ -478,10 +478,10 @@ int main(int argc, char **argv)
 
     join(link, gen, "/.generation/python");
     if (read_link(link, base) < 0)
-        DIE(REFUSED, "cannot read ", link, ": ", reason(errno), "; next step: siteswap doctor");
+        DIE(REFUSED, "cannot read ", link, ": ", reason(errno), "; next step: siteswap rollback N");
     keep_open(fd);
     execve(base, argv, environ);
     int error = errno;
     DIE(error == ENOENT || error == ENOTDIR ? MISSING : REFUSED, "cannot start the base interpreter ", base,
-        " of ", gen, ": ", reason(error), "; next step: siteswap doctor");
+        " of ", gen, ": ", reason(error), "; next step: install that Python again, or siteswap create");
 }
