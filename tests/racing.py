@@ -73,8 +73,9 @@ class Driver:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
-        first = self._process.stdout.readline()
-        assert first == "ready\n", first
+        if self._process.stdout.readline() != "ready\n":
+            self._process.communicate()
+            raise AssertionError("the driver did not get through its first cycle")
         return self
 
     def __exit__(

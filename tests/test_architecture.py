@@ -60,10 +60,7 @@ EXCEPTIONS = {
     ("cli/__init__.py", "os.open"),
     ("cli/__init__.py", "os.O_WRONLY"),
     ("sources.py", "import subprocess"),  # an exception of its, which a hook runner is to raise
-    ("environment.py", "os.path.realpath"),  # what names an environment, before there is one to ask
-    ("create.py", "os.path.realpath"),
     ("lockfile.py", "(base / path).resolve"),  # relative paths of a lock file, links followed
-    ("transaction.py", "path.parent.resolve"),
     ("wheels.py", "WheelFile.open"),  # `installer` reads the wheel
 }
 """Uses that are looked at and meant: (module, what)."""

@@ -25,10 +25,10 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
     or there is no such interpreter, busy when another command makes it now,
     system where the file system cannot keep the promises [I11].
     """
-    final = Layout(Path(os.path.realpath(path)))
+    fs = FileSystem()
+    final = Layout(fs.resolve(path))
     _require_writable_in_scripts(final)
     _require_vacant(final)
-    fs = FileSystem()
     found = interpreter.probe(interpreter.find(python, fs), fs)
     fs.make_directory(final.root.parent, parents=True)
     making = Layout(final.root.parent / f".{final.root.name[:40]}.siteswap-creating")

@@ -463,7 +463,7 @@ class Environment:
             raise SiteswapError(Kind.USAGE, f"cannot read {path}: {error.strerror}", hint=hint) from error
         except UnicodeDecodeError as error:
             raise SiteswapError(Kind.USAGE, f"cannot read {path}: it is not UTF-8 text", hint=hint) from error
-        return LockFile.parse(text, path.parent.resolve(), str(path))
+        return LockFile.parse(text, self.fs.resolve(path.parent), str(path))
 
     def _collect_after_commit(self, command: str) -> None:
         """Collect in bounded time, never on the way to the flip. The writer lock is still held.

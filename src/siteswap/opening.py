@@ -21,8 +21,8 @@ def find(path: Path) -> Layout:
     when its format cannot be read or it was moved, system when this user may
     not look.
     """
-    layout = Layout(Path(os.path.realpath(path)))
     fs = FileSystem()
+    layout = Layout(fs.resolve(path))
     try:
         text = fs.read_text(layout.format)
     except (FileNotFoundError, NotADirectoryError):

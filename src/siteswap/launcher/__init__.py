@@ -25,8 +25,8 @@ base={base}
 if ! [ -x "$base" ]; then
     reason='no such file' status=127
     [ -e "$base" ] && reason='permission denied' status=126
-    printf 'siteswap: cannot start the base interpreter %s of %s: %s; next step: install that Python again, or siteswap create\\n' \\
-        "$base" {generation} "$reason" >&2
+    printf 'siteswap: cannot start the base interpreter %s of %s: %s; next step: %s\\n' \\
+        "$base" {generation} "$reason" 'install that Python again, or siteswap create' >&2
     exit "$status"
 fi
 exec "$base" -I -S -c {program} {generation} "$0" "$@"
