@@ -242,7 +242,7 @@ def test_versions_are_kept_unless_upgraded(
 def test_asked_for_after_it_came_along(
     install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
 ) -> None:
-    """What came along and is asked for later stays for its own sake: noted in its metadata, RECORD included."""
+    """What came along and is asked for later stays for its own sake, and its metadata says so."""
     wheel(wheels, "low", "1.5")
     wheel(wheels, "top", requires=["low"])
     install("top").ok()
