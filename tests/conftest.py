@@ -7,14 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-_CLEARED = ("VIRTUAL_ENV", "PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "PYTHONHOME", "SITESWAP_GENERATION", "PIP_FIND_LINKS")
+_CLEARED = (
+    "VIRTUAL_ENV",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "SITESWAP_GENERATION",
+    "PIP_FIND_LINKS",
+)
 
 
 def _interpreters() -> dict[str, Path]:
@@ -33,9 +40,10 @@ def _interpreters() -> dict[str, Path]:
             if works:
                 found.setdefault(name, path)
     system = Path("/usr/bin/python3")
-    if system.exists() and subprocess.run([system, "-c", "import venv, sys; sys.exit(sys.version_info < (3, 9))"],
-                                          capture_output=True, check=False).returncode == 0:  # fmt: skip
-        found["system"] = system
+    if system.exists():
+        recent = "import venv, sys; sys.exit(sys.version_info < (3, 9))"
+        if subprocess.run([system, "-c", recent], capture_output=True, check=False).returncode == 0:
+            found["system"] = system
     return found
 
 
@@ -71,20 +79,21 @@ Siteswap = Callable[..., Ran]
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No variable of the developer's shell reaches a test; the cache is the test run's own."""
     for name in _CLEARED:
         monkeypatch.delenv(name, raising=False)
     cache = tmp_path_factory.getbasetemp() / "cache"
     monkeypatch.setenv("SITESWAP_CACHE_DIR", str(cache))
-    yield
 
 
 @pytest.fixture
 def siteswap(tmp_path: Path) -> Siteswap:
     """Run the real command line in a process of its own, in the test's directory."""
 
-    def run(*words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None, timeout: float = 300) -> Ran:
+    def run(
+        *words: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None, timeout: float = 300
+    ) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "siteswap", *map(str, words)],
             capture_output=True, text=True, cwd=cwd or tmp_path, timeout=timeout, check=False,

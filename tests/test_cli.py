@@ -218,7 +218,7 @@ def test_nothing_to_do(install: Siteswap, env: Path, wheels: Path) -> None:
     layered(wheels)
     install("top").ok()
     before = state(env)
-    again = install("top>=1").ok()
+    again = install("top").ok()
     assert "nothing to do; generation 2 is current" in again.out
     assert state(env) == before
 
@@ -255,6 +255,16 @@ def test_asked_for_after_it_came_along(
     assert siteswap("diff", "-e", env).ok().out == "generations 2 and 3 hold the same\n"
     siteswap("uninstall", "-e", env, "top").ok()
     assert listed(siteswap, env) == {"low": "1.5"}
+
+
+def test_a_pin_of_what_is_there_holds(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path) -> None:
+    """A requirement that fits what is installed is noted, so that a later upgrade of everything obeys it."""
+    wheel(wheels, "pinned", "1.0")
+    install("pinned").ok()
+    assert "the same packages" in install("pinned==1.0").ok().out
+    wheel(wheels, "pinned", "2.0")
+    install("-U").ok()
+    assert listed(siteswap, env) == {"pinned": "1.0"}
 
 
 def test_upgrade_of_an_empty_environment(install: Siteswap) -> None:

@@ -491,7 +491,9 @@ def test_a_base_interpreter_that_is_gone(one: Environment, tmp_path: Path) -> No
     missing.executable.write_text("")
     done = env.run(env.python, "-c", REPORT)
     assert done.returncode == 126
-    assert done.stderr.endswith("permission denied; next step: install that Python again, or siteswap create\n")
+    assert done.stderr.endswith(
+        "permission denied; next step: install that Python again, or siteswap create\n"
+    )
 
 
 def test_no_current_generation(one: Environment) -> None:

@@ -33,9 +33,15 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
     fs.make_directory(final.root.parent, parents=True)
     making = Layout(final.root.parent / f".{final.root.name[:40]}.siteswap-creating")
     lock_path = final.root.parent / f"{making.root.name}.lock"
+    busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
     lock = fs.lock(lock_path)
     if lock is None:
-        raise SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
+        raise busy
+    named = fs.entry(lock_path)
+    if named is None or named.inode != fs.inode(lock):
+        # Its holder removed it between our opening and our locking it; what we locked protects nothing.
+        lock.release()
+        raise busy
     try:
         fs.remove_tree(making.root)  # what a crash left
         _make(fs, making, final, found, system_site_packages, command)
@@ -45,8 +51,7 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
         fs.sync_directory(final.root.parent)
     finally:
         fs.remove_tree(making.root)
-        # The lock file may go: whoever finds it gone makes a new one, and `rename` admits only one.
-        fs.unlink(lock_path)
+        fs.unlink(lock_path)  # while it is held: see above for who may be waiting at it
         lock.release()
     return final
 

@@ -295,6 +295,8 @@ class Planner:
             was = known[item.name].specifier
             if was is None or not specifier.extras <= was.extras or was.url:
                 return False
+            if specifier.specifier and specifier.specifier != was.specifier:
+                return False  # it fits what is there, and is to hold from now on
             try:
                 if not specifier.specifier.contains(Version(found.version), prereleases=True):
                     return False

@@ -22,6 +22,7 @@ def outcome_text(outcome: Outcome, *, dry_run: bool = False) -> str:
     if not outcome.committed:
         return f"nothing to do; generation {outcome.number} is current"
     head = f"generation {outcome.number} is current (was {outcome.base})"
+    lines = lines or ["  the same packages; what is asked for, or how they are noted, changed"]
     return "\n".join([head, *lines, f"go back with: siteswap rollback {outcome.base}"])
 
 
