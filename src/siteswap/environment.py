@@ -350,7 +350,10 @@ class Environment:
     # -- collecting ------------------------------------------------------------------------------
 
     def plan_collection(self, keep: int = collect.DEFAULT_KEEP) -> list[collect.Verdict]:
-        """What `collect` would do with each generation, and why. Changes nothing."""
+        """What `gc` would do with each generation, and why. Changes nothing."""
+        return self._plan(keep, self.users())
+
+    def _plan(self, keep: int, users: Sequence[lease.User]) -> list[collect.Verdict]:
         operations = flip.history(self.fs, self.layout)
         known = flip.published(operations)
         numbers = [
@@ -364,7 +367,7 @@ class Environment:
             _recently_current(operations),
             keep,
             self.tags(),
-            self.users(),
+            users,
         )
 
     def gc(
@@ -379,7 +382,9 @@ class Environment:
         with waiting.writer():
             recover(self.fs, self.layout, waiting.flip)
             gone, verdicts = self._sweep(keep, seconds=None, spare=False, command=command)
-            self.fs.remove_tree(self.layout.spare)
+            if self.fs.entry(self.layout.spare) is not None:
+                # Out of the way by one rename first: a crash while it is emptied must not leave half a spare.
+                self.fs.rename(self.layout.spare, self.fs.free_name(self.layout.staging, "spare"))
             collect.clear(self.fs, self.layout)
         return gone, verdicts
 
@@ -387,10 +392,12 @@ class Environment:
         self, keep: int, *, seconds: float | None, spare: bool, command: str
     ) -> tuple[list[Number], list[collect.Verdict]]:
         with self._waiting(command).flip():
-            verdicts = self.plan_collection(keep)
-            gone, stays = collect.sweep(
-                self.fs, self.layout, verdicts, self.users(), seconds=seconds, spare=spare
-            )
+            verdicts = self._plan(keep, ())
+            if all(verdict.keep for verdict in verdicts):
+                return [], verdicts  # nothing may go, whoever uses it: no need to look at every process
+            users = self.users()
+            verdicts = self._plan(keep, users)
+            gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds, spare=spare)
         late = {verdict.number: verdict for verdict in stays}
         return gone, [late.get(item.number, item) for item in verdicts if item.number not in gone]
 

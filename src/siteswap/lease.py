@@ -10,6 +10,7 @@ that the lease at the path is not the one it locked, and starts over.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from siteswap.layout import GenerationLayout, Layout, Number, parse_number
 
 VARIABLE = "SITESWAP_GENERATION"
 """Names the generation that a process tree is pinned to (`siteswap run --generation`)."""
+
+_HOLD_ATTEMPTS = 100
+_HOLD_PAUSE_SECONDS = 0.02
 
 DESCRIPTOR = 100
 """Lowest number of a descriptor that carries a lease across exec: out of the way of programs."""
@@ -46,19 +50,24 @@ def users(layout: Layout) -> list[User]:
 
 
 def hold(fs: FileSystem, where: GenerationLayout) -> Lock | None:
-    """Take the shared lease of a generation, or None when somebody is removing it."""
-    try:
-        lock = fs.lock(where.lease, shared=True, make=False)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    if lock is None:
-        return None
-    # The same check as the launcher's: only a lease that is still in place protects anything.
-    found = fs.entry(where.lease)
-    if found is None or found.inode != fs.inode(lock) or not fs.is_directory(where.path):
-        lock.release()
-        return None
-    return lock
+    """Take the shared lease of a generation, or None when somebody is removing it.
+
+    A collector that only asks whether it may remove holds the lease for a moment: hence a few attempts.
+    """
+    for _ in range(_HOLD_ATTEMPTS):
+        try:
+            lock = fs.lock(where.lease, shared=True, make=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        if lock is not None:
+            # The same check as the launcher's: only a lease that is still in place protects anything.
+            found = fs.entry(where.lease)
+            if found is not None and found.inode == fs.inode(lock) and fs.is_directory(where.path):
+                return lock
+            lock.release()
+            return None
+        time.sleep(_HOLD_PAUSE_SECONDS)
+    return None
 
 
 def prove_unused(
