@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -21,7 +22,7 @@ import pytest
 from conftest import INTERPRETERS, Ran, Siteswap, run_python
 from siteswap import fs as file_system
 from siteswap.environment import Environment
-from siteswap.errors import SiteswapError
+from siteswap.errors import Kind, SiteswapError
 from siteswap.requirements import Request
 from siteswap.resolve import Options
 from snapshots import current, generation, record_problems, site_packages, state, tree
@@ -746,3 +747,41 @@ def test_flip_that_can_neither_last_nor_be_undone(
     assert run_python(tmp_path / "env/bin/python", "print(1)") == "1"
     monkeypatch.undo()
     assert env.current.number == current(tmp_path / "env")
+
+
+@pytest.mark.parametrize(
+    ("where", "call", "number"),
+    [
+        ("siteswap.fs.fcntl.flock", "flock", errno.ENOLCK),
+        ("siteswap.fs.os.symlink", "symlink", errno.EPERM),
+        ("siteswap.fs.os.link", "link", errno.EPERM),
+    ],
+)
+def test_file_system_without_links_or_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: str, number: int
+) -> None:
+    """No environment is made where links and locks cannot be had; without hard links files are copied."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(where, refuse)
+    if call == "link":
+        Environment.create(tmp_path / "new")
+        assert run_python(tmp_path / "new" / "bin" / "python", "print(1)") == "1"
+        return
+    with pytest.raises(SiteswapError) as caught:
+        Environment.create(tmp_path / "new")
+    assert caught.value.kind is Kind.SYSTEM
+    assert "local file system" in (caught.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_operating_system(tmp_path: Path, env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the promises cannot be kept nothing is opened or made."""
+    monkeypatch.setattr("siteswap.opening.sys.platform", "darwin")
+    for act in (Environment.open, Environment.create):
+        with pytest.raises(SiteswapError, match="Linux only") as caught:
+            act(env if act is Environment.open else tmp_path / "new")
+        assert caught.value.exit_status == 5
+    assert not (tmp_path / "new").exists()

@@ -34,7 +34,11 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
     making = Layout(final.root.parent / f".{final.root.name[:40]}.siteswap-creating")
     lock_path = final.root.parent / f"{making.root.name}.lock"
     busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
-    lock = fs.lock(lock_path)
+    try:
+        lock = fs.lock(lock_path)
+    except SiteswapError:
+        fs.unlink(lock_path)  # a file system without locks: the attempt leaves nothing
+        raise
     if lock is None:
         raise busy
     named = fs.entry(lock_path)
