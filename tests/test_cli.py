@@ -267,6 +267,17 @@ def test_a_pin_of_what_is_there_holds(install: Siteswap, siteswap: Siteswap, env
     assert listed(siteswap, env) == {"pinned": "1.0"}
 
 
+def test_a_prefix_names_its_environment(
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
+) -> None:
+    """What `sys.prefix` says is taken for the environment, by -e and in VIRTUAL_ENV."""
+    wheel(wheels, "demo")
+    install("demo").ok()
+    prefix = run_python(env / "bin" / "python", "import sys; print(sys.prefix)")
+    siteswap("rollback", "-e", prefix).ok()
+    assert siteswap("list", "--json", env={"VIRTUAL_ENV": prefix}).json == []
+
+
 def test_upgrade_of_an_empty_environment(install: Siteswap) -> None:
     """-U where nothing was ever asked for has nothing to do."""
     assert "nothing to do" in install("-U").ok().out

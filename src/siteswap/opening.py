@@ -11,18 +11,19 @@ from pathlib import Path
 
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, access_of
-from siteswap.layout import FORMAT_VERSION, Layout
+from siteswap.layout import FORMAT_VERSION, Layout, parse_number
 
 
 def find(path: Path) -> Layout:
     """The layout of the environment at `path`, which is one of ours. Changes nothing.
 
-    Raises SiteswapError: usage when there is none or it is not ours, damaged
-    when its format cannot be read or it was moved, system when this user may
-    not look.
+    The prefix of one of its generations leads to the environment too: it is what
+    `sys.prefix` says inside, and what other tools make of it.
+    Raises SiteswapError: usage when there is none or it is not ours, damaged when
+    its format cannot be read or it was moved, system when this user may not look.
     """
     fs = FileSystem()
-    layout = Layout(fs.resolve(path))
+    layout = _of_generation(Layout(fs.resolve(path)))
     try:
         text = fs.read_text(layout.format)
     except (FileNotFoundError, NotADirectoryError):
@@ -36,6 +37,16 @@ def find(path: Path) -> Layout:
             hint=f"it belongs to {_owner(layout.root)}",
         ) from error
     _check_format(text, layout)
+    return layout
+
+
+def _of_generation(layout: Layout) -> Layout:
+    """The environment whose generation stands at the root of `layout`; itself when it is none."""
+    parents = layout.root.parents
+    if len(parents) > 2 and parse_number(layout.root.name):
+        outer = Layout(parents[2])
+        if layout.root.parent == outer.generations:
+            return outer
     return layout
 
 
