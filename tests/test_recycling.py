@@ -13,6 +13,7 @@ import pytest
 
 from siteswap import collect
 from siteswap.environment import Environment
+from siteswap.fs import FileSystem
 from siteswap.requirements import Request
 from siteswap.resolve import Options
 from siteswap.transaction import Outcome
@@ -121,3 +122,34 @@ def test_recycled_is_the_same_as_fresh(
             shutil.rmtree(saved)
     assert recycled >= 4, "too little was recycled to mean anything"
     assert current(env) > recycled
+
+
+def test_a_tombstone_lasts_before_what_it_replaces_is_touched(
+    env: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Collecting syncs the directory of generations after the last exchange, before anything is deleted."""
+    wheel(wheels, "demo", "1.0")
+    wheel(wheels, "demo", "2.0")
+    environment = Environment.open(env)
+    options = Options(("--no-index", "--find-links", str(wheels)), no_index=True)
+    for version in ("1.0", "2.0"):
+        environment.install(Request.of(f"demo=={version}"), options)
+    monkeypatch.setattr("siteswap.collect.GRACE_SECONDS", 0.0)
+    steps: list[str] = []
+
+    def noted(name: str) -> None:
+        original = getattr(FileSystem, name)
+
+        def call(fs: FileSystem, path: Path, *rest: object) -> object:
+            steps.append(f"{name} {path.name}")
+            return original(fs, path, *rest)
+
+        monkeypatch.setattr(FileSystem, name, call)
+
+    for name in ("exchange", "sync_directory", "remove_tree"):
+        noted(name)
+    assert environment.gc(0)[0] == [2, 1]
+    last_exchange = max(index for index, step in enumerate(steps) if step.startswith("exchange"))
+    synced = steps.index("sync_directory generations", last_exchange)
+    deleted = next(index for index, step in enumerate(steps) if step.startswith("remove_tree collected-"))
+    assert last_exchange < synced < deleted

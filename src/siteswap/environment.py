@@ -398,6 +398,12 @@ class Environment:
             users = self.users()
             verdicts = self._plan(keep, users)
             gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds, spare=spare)
+        if gone:
+            # The tombstones first, the payload after: else a power cut while a detached directory is emptied
+            # or recycled could bring it back under its old name, half of it gone.
+            self.fs.sync_directory(self.layout.generations)
+            self.fs.sync_directory(self.layout.staging)
+            self.fs.sync_directory(self.layout.home)
         late = {verdict.number: verdict for verdict in stays}
         return gone, [late.get(item.number, item) for item in verdicts if item.number not in gone]
 

@@ -1,6 +1,6 @@
 """The flip: the one commit point of an environment, and what must be true right before and after it [I1, I3].
 
-Only `transaction` and `environment` (rollback, create) call `flip`.
+Only `transaction`, `create` and `environment` (for rollback) call `flip`.
 """
 
 from __future__ import annotations
