@@ -568,7 +568,7 @@ def test_spare_is_damaged(siteswap: Siteswap, install: Siteswap, env: Path, whee
 def test_what_a_crash_left_is_removed(siteswap: Siteswap, install: Siteswap, env: Path, wheels: Path) -> None:
     """Staging, an unpublished generation and links that lead nowhere go with the next command that writes."""
     wheel(wheels, "demo")
-    (env / ".siteswap/staging/work/deep").mkdir(parents=True)
+    (env / ".siteswap/staging/left/deep").mkdir(parents=True)
     (env / ".siteswap/current.next").symlink_to("generations/9")
     shutil.copytree(generation(env), generation(env, 2), symlinks=True)
     (env / "share").symlink_to(".siteswap/current/share")
