@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
+import pwd
 import signal
 import subprocess
 import threading
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from siteswap.errors import Kind, SiteswapError
 
@@ -36,6 +38,38 @@ class Finished:
     stdout: str
     stderr: str
     timed_out: bool = False
+    left: int = 0
+    """How many processes it had left behind; they were killed."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of this machine."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def account(name: str) -> Account:
+    """The user of that name or number. Raises SiteswapError (usage) when there is none."""
+    try:
+        found = pwd.getpwuid(int(name)) if name.isdecimal() else pwd.getpwnam(name)
+    except KeyError as error:
+        raise SiteswapError(
+            Kind.USAGE, f"there is no user {name!r}", hint="name one of this machine's users"
+        ) from error
+    groups = os.getgrouplist(found.pw_name, found.pw_gid)
+    return Account(found.pw_name, found.pw_uid, found.pw_gid, tuple(groups))
+
+
+def owner_account(uid: int, gid: int) -> Account:
+    """The user of that number, who need not have a name."""
+    try:
+        return account(str(uid))
+    except SiteswapError:
+        return Account(str(uid), uid, gid, (gid,))
 
 
 def run(
@@ -90,6 +124,85 @@ def run(
             child.wait()
             _running.discard(child.pid)
         return Finished(child.returncode, _text(out), _text(err), timed_out)
+
+
+class Companion:
+    """A program of ours that answers requests, a line of JSON each, until its stdin is closed.
+
+    It finds the descriptors of three anonymous files, which it is to use as the
+    standard streams of what it starts, in the JSON of its only argument, under
+    "streams". One request at a time; `close` may come from another thread and
+    ends a request that is under way.
+    """
+
+    def __init__(self, command: Sequence[str | Path], setup: Mapping[str, Any]) -> None:
+        """Raises SiteswapError (system) when it cannot be started."""
+        self._files = [_memory(name) for name in ("stdin", "stdout", "stderr")]
+        streams = [file.fileno() for file in self._files]
+        argument = json.dumps({**setup, "streams": streams})
+        try:
+            self._child = subprocess.Popen(
+                [*(os.fspath(part) for part in command), argument],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=streams,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._release()
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"cannot run {command[0]}: {error.strerror}",
+                hint="check that it is there and executable",
+            ) from error
+
+    def answer(self) -> dict[str, Any] | None:
+        """The next answer, or None when the companion has ended."""
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        return json.loads(line) if line.endswith(b"\n") else None
+
+    def ask(self, request: Mapping[str, Any], stdin: str) -> dict[str, Any] | None:
+        """Its answer to one request, or None when it has ended.
+
+        `stdin` is what the request's program reads.
+        """
+        assert self._child.stdin is not None
+        for file, content in zip(self._files, (stdin, "", ""), strict=True):
+            file.seek(0)
+            file.truncate()
+            file.write(content.encode())
+            file.flush()
+            file.seek(0)
+        try:
+            self._child.stdin.write(json.dumps(request).encode() + b"\n")
+            self._child.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return None  # it ended, or was closed by another thread
+        return self.answer()
+
+    def output(self) -> tuple[str, str]:
+        """What the last request's program wrote to stdout and stderr."""
+        return _text(self._files[1]), _text(self._files[2])
+
+    def close(self) -> None:
+        """Let it kill what it runs, and end. Harmless when repeated."""
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._child.stdin.close()
+
+    def wait(self) -> None:
+        """Close, wait for its end, release everything."""
+        self.close()
+        self._child.wait()
+        assert self._child.stdout is not None
+        self._child.stdout.close()
+        self._release()
+
+    def _release(self) -> None:
+        for file in self._files:
+            file.close()
 
 
 def parallel(
