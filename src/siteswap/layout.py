@@ -2,6 +2,7 @@
 
 ENV/pyvenv.cfg                     an ordinary venv to every tool
 ENV/bin, lib, include, …           relative links to .siteswap/current/<same>
+ENV/siteswap.toml                  the user's settings, if any
 ENV/.siteswap/format               version of this layout, and the environment's own path
 ENV/.siteswap/current              -> generations/43
 ENV/.siteswap/generations/43/      a complete prefix
@@ -74,6 +75,11 @@ class GenerationLayout:
         return self.corner / "directories"
 
     @property
+    def imports(self) -> Path:
+        """What each distribution was seen to import (JSON); a hint for the next checks, not content."""
+        return self.corner / "imports.json"
+
+    @property
     def bin(self) -> Path:
         """Programs."""
         return self.path / "bin"
@@ -94,6 +100,11 @@ class Layout:
     def config(self) -> Path:
         """The pyvenv.cfg that other tools look for."""
         return self.root / "pyvenv.cfg"
+
+    @property
+    def settings(self) -> Path:
+        """Standing gates of the environment (TOML), if the user wrote some; no generation's."""
+        return self.root / "siteswap.toml"
 
     @property
     def format(self) -> Path:
