@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from siteswap.confinement import Confinement, Terms
+
 _CLEARED = (
     "VIRTUAL_ENV",
     "PYTHONDONTWRITEBYTECODE",
@@ -48,6 +50,25 @@ def _interpreters() -> dict[str, Path]:
 
 
 INTERPRETERS = _interpreters()
+
+
+def can_run(program: Path, user: int) -> bool:
+    """Whether that user may run that program."""
+    try:
+        done = subprocess.run(
+            [program, "-c", ""], user=user, group=user, extra_groups=[], cwd="/", check=False
+        )
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+def base_for(user: int) -> Path:
+    """An interpreter that the user can run; skips where there is none."""
+    for program in (INTERPRETERS.get("system"), *INTERPRETERS.values()):
+        if program is not None and can_run(program, user):
+            return program
+    pytest.skip("no interpreter that another user can run")
 
 
 @pytest.fixture(params=sorted(INTERPRETERS))
@@ -127,6 +148,26 @@ def install(siteswap: Siteswap, env: Path, wheels: Path) -> Siteswap:
         return siteswap("install", "-e", env, "--no-index", "--find-links", wheels, *words)
 
     return run
+
+
+@pytest.fixture
+def signals(tmp_path: Path, env: Path) -> Path:
+    """A directory in which everything that is checked in `env` may tell the test how far it is."""
+    return let_write(env, tmp_path / "signals")
+
+
+def let_write(env: Path, directory: Path) -> Path:
+    """Make a directory that the checks of an environment may write to, by the environment's settings."""
+    directory.mkdir(exist_ok=True)
+    (env / "siteswap.toml").write_text(f"writable = [{json.dumps(str(directory))}]\n")
+    return directory
+
+
+def landlock() -> bool:
+    """Whether this kernel confines what checks write."""
+    with Confinement(Terms((), 0o022)) as found:
+        found.start()
+        return found.landlocked
 
 
 def run_python(python: Path, code: str, *flags: str) -> str:

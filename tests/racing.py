@@ -92,9 +92,9 @@ def drive(orders: Orders) -> None:
     from siteswap import assemble, collect, lease, prefix
     from siteswap.environment import Environment
     from siteswap.fs import FileSystem
+    from siteswap.gates import Gates
     from siteswap.requirements import Request, parse_line
     from siteswap.resolve import Options
-    from siteswap.trial import Gates
 
     deeds = Deeds()
     collect.GRACE_SECONDS = orders.grace
@@ -467,9 +467,9 @@ def prepare(
     from siteswap import collect
     from siteswap.environment import Environment
     from siteswap.fs import FileSystem
+    from siteswap.gates import Gates
     from siteswap.requirements import Request, parse_line
     from siteswap.resolve import Options
-    from siteswap.trial import Gates
 
     environment = Environment.open(env) if env.exists() else Environment.create(env)
     options = Options(("--no-index", "--find-links", str(wheels)), no_index=True)

@@ -22,6 +22,10 @@ MAY_TOUCH_THE_DISK = {
     "runtime/__init__.py",
     "runtime/_siteswap.py",
     "activate/__init__.py",
+    "probe/__init__.py",
+    "probe/compile.py",
+    "probe/imports.py",
+    "probe/supervise.py",
 }
 
 HARMLESS_OS = {

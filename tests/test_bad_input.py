@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import INTERPRETERS, Ran, Siteswap, run_python
+from conftest import INTERPRETERS, Ran, Siteswap, base_for, run_python
 from siteswap import fs as file_system
 from siteswap.environment import Environment
 from siteswap.errors import Kind, SiteswapError
@@ -304,7 +304,7 @@ def test_root_changes_an_environment_of_another_user(
     for name in ("demo", "other", "third"):
         wheel(wheels, name, scripts={name: f"{name}:main"})
     env = public / "home/env"
-    as_nobody("create", env).ok()
+    as_nobody("create", env, "--python", base_for(NOBODY)).ok()
     as_nobody("install", "-e", env, "--no-index", "-f", wheels, "other").ok()
     siteswap("install", "-e", env, "--no-index", "-f", wheels, "demo").ok()
     assert {path.lstat().st_uid for path in [env, *env.rglob("*")]} == {NOBODY}
@@ -405,6 +405,11 @@ def _short_index(entry: Path) -> None:
     (entry / "index.json").write_text('{"format": 1}')
 
 
+def _change_files(entry: Path) -> None:
+    for path in entry.rglob("*.py"):
+        path.write_text(path.read_text().replace("1.0", "6.6"))
+
+
 def _delete_schemes(entry: Path) -> None:
     for path in entry.iterdir():
         if path.is_dir():
@@ -412,12 +417,13 @@ def _delete_schemes(entry: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "harm", [_delete_files, _delete_index, _empty_index, _other_index, _short_index, _delete_schemes]
+    "harm",
+    [_delete_files, _change_files, _delete_index, _empty_index, _other_index, _short_index, _delete_schemes],
 )
-def test_cache_deleted_half_way(
+def test_cache_that_is_damaged(
     siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path, harm: Callable[[Path], None]
 ) -> None:
-    """A cache that lost a part of itself costs a second try at most: no broken environment, no dead end."""
+    """A cache that is not what it was costs a second try at most: no broken environment, no dead end."""
     wheel(wheels, "demo", scripts={"demo": "demo:main"})
     variables = {"SITESWAP_CACHE_DIR": str(tmp_path / "cache")}
 
@@ -433,7 +439,7 @@ def test_cache_deleted_half_way(
     with_first = state(env)
     ran = install()
     if ran.status:
-        refused(ran, 4)
+        refused(ran, 1 if harm is _change_files else 4)
         assert state(env) == with_first
         install().ok()
     assert run_python(env / "bin/python", "import demo; print(demo.__version__)") == "1.0"
@@ -608,17 +614,17 @@ def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_two_at_once(siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path) -> None:
+def test_two_at_once(siteswap: Siteswap, env: Path, wheels: Path, signals: Path) -> None:
     """The second waits and says for whom; told how long to wait, it gives up busy; both end up installed."""
     wheel(wheels, "first")
     wheel(wheels, "second")
     options = ("-e", env, "--no-index", "-f", wheels)
-    go, begun = tmp_path / "go", tmp_path / "begun"
+    go, begun = signals / "go", signals / "begun"
     slow = f"touch {begun}; while ! [ -e {go} ]; do sleep 0.05; done"
     first = start("install", *options, "first", "--check", slow)
-    wait_for(begun.exists)
     second = None
     try:
+        wait_for(begun.exists)
         busy = siteswap("install", *options, "second", "--lock-timeout", "0.2")
         refused(busy, 3, f"is being changed by PID {first.pid} siteswap install")
         second = start("install", *options, "second")
@@ -633,18 +639,18 @@ def test_two_at_once(siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path
 
 
 def test_rollback_need_not_wait(
-    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path, signals: Path
 ) -> None:
     """A rollback during a long install takes effect at once; the install then starts over on the new base."""
     for name in ("before", "long"):
         wheel(wheels, name)
     install("before").ok()
-    go, begun = tmp_path / "go", tmp_path / "begun"
+    go, begun = signals / "go", signals / "begun"
     slow = f"touch {begun}; while ! [ -e {go} ]; do sleep 0.05; done"
     options = ("-e", env, "--no-index", "-f", wheels)
     program = start("install", *options, "long", "--check", slow)
-    wait_for(begun.exists)
     try:
+        wait_for(begun.exists)
         siteswap("rollback", "-e", env, "--lock-timeout", "5").ok()
         assert current(env) == 1
     finally:
@@ -672,9 +678,9 @@ def mentioning(text: str) -> list[int]:
 
 @pytest.mark.parametrize("how", ["check", "import"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted(env: Path, wheels: Path, tmp_path: Path, number: signal.Signals, how: str) -> None:
+def test_interrupted(env: Path, wheels: Path, signals: Path, number: signal.Signals, how: str) -> None:
     """Asked to stop, a command stops at once: all it started is gone and nothing of it is left."""
-    begun = tmp_path / "begun"
+    begun = signals / "begun"
     code = f"import time\nopen('{begun}', 'w').close()\ntime.sleep(50)\n"
     wheel(wheels, "demo", files={"demo.py": code if how == "import" else ""})
     options: list[str | Path] = ["-e", env, "--no-index", "-f", wheels, "demo"]
@@ -682,9 +688,11 @@ def test_interrupted(env: Path, wheels: Path, tmp_path: Path, number: signal.Sig
         options += ["--check", f"touch {begun}; sleep 50 & sleep 50; true"]
     with unchanged(env):
         program = start("install", *options)
-        wait_for(begun.exists)
-        asked = time.monotonic()
-        program.send_signal(number)
+        try:
+            wait_for(begun.exists)
+            asked = time.monotonic()
+        finally:
+            program.send_signal(number)
         out, err = program.communicate(timeout=40)
         assert time.monotonic() - asked < 20
         assert (program.returncode, out) == (130, "")

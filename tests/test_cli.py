@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 from uv import find_uv_bin
 
-from conftest import Ran, Siteswap, run_python
+from conftest import Ran, Siteswap, landlock, run_python
+from siteswap import confinement
+from siteswap.environment import Environment
+from siteswap.errors import Kind, SiteswapError
+from siteswap.gates import Gates
+from siteswap.requirements import Request
+from siteswap.resolve import Options
 from snapshots import age, current, generation, record_problems, site_packages, state
 from wheelmaker import application, wheel
 
@@ -36,6 +42,11 @@ def uv(*words: str | Path) -> subprocess.CompletedProcess[str]:
         [find_uv_bin(), *words], capture_output=True, text=True, check=True,
         env={**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"},
     )  # fmt: skip
+
+
+def offline(wheels: Path) -> Options:
+    """Options that take everything from a directory."""
+    return Options(("--no-index", "--find-links", str(wheels)), no_index=True)
 
 
 def layered(wheels: Path) -> None:
@@ -626,8 +637,10 @@ def test_failing_import_blocks(install: Siteswap, siteswap: Siteswap, env: Path,
     assert "import broken fails: RuntimeError: no such luck" in done.err
     assert "nothing was changed (generation 1 is current)" in done.err
     assert state(env) == before
-    (log,) = (env / ".siteswap/log").iterdir()
+    (log,) = (env / ".siteswap/log").glob("*.txt")
     assert "no such luck" in log.read_text()
+    (verdict,) = siteswap("log", "-e", env, "--json").json
+    assert (verdict["passed"], verdict["log"]) == (False, str(log))
     assert str(log) in done.err
     install("broken", "--no-check").ok()
     assert "not checked" in siteswap("history", "-e", env).ok().out
@@ -656,7 +669,7 @@ def test_import_that_kills_the_interpreter_blocks(install: Siteswap, wheels: Pat
     assert (done.status, "deadly 1.0: import deadly" in done.err) == (1, True)
 
 
-def test_check_command(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path) -> None:
+def test_check_command(install: Siteswap, env: Path, wheels: Path, signals: Path) -> None:
     """--check runs in the candidate before it goes live; all of them must succeed."""
     wheel(wheels, "demo")
     before = state(env)
@@ -665,20 +678,66 @@ def test_check_command(install: Siteswap, siteswap: Siteswap, env: Path, wheels:
     assert "exit status 7" in done.err
     assert "the reason" in done.err
     assert state(env) == before
-    probe = f"python -c 'import demo' && readlink {env}/.siteswap/current > seen"
+    probe = f"python -c 'import demo' && readlink {env}/.siteswap/current > {signals}/seen"
     install("demo", "--check", probe).ok()
-    assert (wheels.parent / "seen").read_text() == "generations/1\n"
+    assert (signals / "seen").read_text() == "generations/1\n"
     both = install("demo", "--check", "true", "--no-check")
     assert both.status == 2
 
 
-def test_what_a_check_wrote_is_removed(install: Siteswap, env: Path, wheels: Path) -> None:
-    """A check cannot leave files behind in what goes live."""
-    wheel(wheels, "demo", files={"demo/__init__.py": "open(__path__[0] + '/left', 'w').write('x')\n"})
-    done = install("demo", "--json")
-    assert any("a check wrote" in note for note in done.json["notes"])
-    assert not (site_packages(generation(env)) / "demo/left").exists()
+def writing(wheels: Path) -> None:
+    """`leaves`, which makes a file beside its own when it is imported, and `edits`, which changes one."""
+    writes = "import os\nwith open(os.path.dirname(__file__) + '/{}', 'w') as file:\n    file.write('new')\n"
+    wheel(wheels, "leaves", files={"leaves/__init__.py": writes.format("left")})
+    wheel(wheels, "edits", files={"edits/__init__.py": writes.format("data"), "edits/data": "old"})
+
+
+@pytest.mark.parametrize(("name", "file"), [("leaves", "left"), ("edits", "data")])
+def test_what_an_import_would_write_is_refused(
+    install: Siteswap, env: Path, wheels: Path, name: str, file: str
+) -> None:
+    """A check can neither leave files behind nor change any in what goes live: that it tries is a finding."""
+    if not landlock():
+        pytest.skip("this kernel has no Landlock")
+    writing(wheels)
+    before = state(env)
+    done = install(name)
+    assert done.status == 1
+    assert f"{name} 1.0: import {name} fails: PermissionError" in done.err
+    assert f"{name}/{file}" in done.err
+    assert "a check wrote" not in done.err
+    assert state(env) == before
+    install(name, "--no-check").ok()  # nothing was written on the way, into the cache either
     assert record_problems(generation(env)) == []
+
+
+def test_what_a_check_wrote_is_removed(env: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the kernel does not confine checks, what one leaves behind is removed, and told."""
+    monkeypatch.setattr(confinement, "LANDLOCK", False)
+    writing(wheels)
+    outcome = Environment.open(env).install(Request.of("leaves"), offline(wheels))
+    told = " ".join(outcome.notes)
+    assert "does not confine what checks write" in told
+    assert f"a check wrote {site_packages(generation(env)).relative_to(generation(env))}/leaves/left" in told
+    assert not (site_packages(generation(env)) / "leaves/left").exists()
+    assert record_problems(generation(env)) == []
+
+
+def test_what_a_check_edited_does_not_go_live(
+    env: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernel does not confine checks, a file that one edits in place keeps the candidate out."""
+    monkeypatch.setattr(confinement, "LANDLOCK", False)
+    writing(wheels)
+    before = state(env)
+    with pytest.raises(
+        SiteswapError, match=r"a check changed what it should only try \(.*edits/data\)"
+    ) as why:
+        Environment.open(env).install(Request.of("edits"), offline(wheels))
+    assert why.value.kind is Kind.CHECK
+    assert state(env) == before
+    Environment.open(env).install(Request.of("edits"), offline(wheels), gates=Gates(enabled=False))
+    assert (site_packages(generation(env)) / "edits/data").read_text() == "old"  # the cache forgot it
 
 
 def test_compile(install: Siteswap, env: Path, wheels: Path) -> None:

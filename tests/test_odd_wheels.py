@@ -623,6 +623,30 @@ def test_byte_code_travels_and_leaves_with_its_distribution(
     assert cached(env, "stays_module")
 
 
+def test_byte_code_that_is_shared_is_not_for_checks_to_change(
+    env: Path, wheels: Path, install: Siteswap
+) -> None:
+    """An import that writes into byte-code of what does not change reaches a copy, and even that goes."""
+    code = """
+import pathlib
+for path in pathlib.Path(__file__).parent.glob("__pycache__/stays_module*.pyc"):
+    with open(path, "r+b") as stream:
+        stream.write(b"overwritten")
+    path.with_name("stays_module.cpython-39.pyc").write_bytes(b"invented")
+"""
+    wheel(wheels, "stays", files={"stays_module.py": "HERE = 1\n"})
+    wheel(wheels, "goes", "1.0", {"goes_module.py": ""})
+    wheel(wheels, "goes", "2.0", {"goes_module.py": code})
+    install("stays", "goes==1.0", "--compile").ok()
+    [shared] = cached(env, "stays_module")
+    before, inode = shared.read_bytes(), shared.stat().st_ino
+    install("goes==2.0").ok()
+    [now] = cached(env, "stays_module")
+    assert (now.read_bytes(), now.stat().st_ino) == (before, inode)
+    assert shared.read_bytes() == before
+    assert cached(env, "goes_module")
+
+
 def test_direct_url_and_requested_are_recorded(env: Path, wheels: Path, install: Siteswap) -> None:
     """INSTALLER, REQUESTED and direct_url.json say how a distribution came here (PEP 376, 610)."""
     wheel(wheels, "dependency")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -16,7 +17,7 @@ import installer
 import pytest
 
 import siteswap as siteswap_package
-from conftest import INTERPRETERS, Siteswap, run_python
+from conftest import INTERPRETERS, Siteswap, base_for, can_run, let_write, run_python
 from wheelmaker import wheel
 
 NOBODY = 65534
@@ -129,25 +130,6 @@ def public() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def can_run(program: Path, user: int) -> bool:
-    """Whether that user may run that program."""
-    try:
-        done = subprocess.run(
-            [program, "-c", ""], user=user, group=user, extra_groups=[], cwd="/", check=False
-        )
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
-def base_for(user: int) -> Path:
-    """An interpreter that the user can run; skips where there is none."""
-    for program in (INTERPRETERS.get("system"), *INTERPRETERS.values()):
-        if program is not None and can_run(program, user):
-            return program
-    pytest.skip("no interpreter that another user can run")
-
-
 def as_user(
     user: int, *command: str | Path, groups: list[int] | None = None, mask: int = 0o022, **env: str
 ) -> subprocess.CompletedProcess[str]:
@@ -196,6 +178,43 @@ def test_root_installs_for_the_owner(public: Path, wheels: Path, siteswap: Sites
     assert owners(env) == {(NOBODY, NOBODY)}
     ran = as_user(NOBODY, env / "bin/tool")
     assert (ran.returncode, ran.stdout) == (0, "tool ran\n"), ran.stderr
+
+
+@needs_root
+@pytest.mark.parametrize(("words", "user"), [((), NOBODY), (("--check-user", "root"), 0)])
+def test_checks_run_as_the_owner(
+    words: tuple[str, ...], user: int, public: Path, wheels: Path, siteswap: Siteswap
+) -> None:
+    """Where root changes another user's environment, its code runs as that user, unless root says otherwise.
+
+    What it leaves behind belongs to the owner either way.
+    """
+    env = public / "env"
+    siteswap("create", env, "--python", base_for(NOBODY)).ok()
+    told = let_write(env, public / "told")
+    own(env, NOBODY)
+    own(told, NOBODY)
+    code = f"""
+import os
+who = f"{{os.getresuid()}} {{os.getresgid()}}"
+for path in (os.environ["HOME"] + "/own", {str(told)!r} + "/" + os.environ.get("STEP", "import")):
+    with open(path, "w") as file:
+        file.write(who)
+"""
+    wheel(wheels, "tells", files={"tells.py": code})
+    check = "STEP=check python -c 'import tells' && test $(stat -c %u $HOME/own) = " + str(user)
+    command = ("install", "-e", env, "--no-index", "--find-links", wheels, "tells", "--check", check, *words)
+    if user != 0:  # a command runs where siteswap was started, which here is nowhere for others
+        done = siteswap(*command)
+        assert done.status == 5
+        assert f"{wheels.parent}: Permission denied\n  → be where nobody may be" in done.err
+    siteswap(*command, cwd=public).ok()
+    group = os.getgid() if user == 0 else pwd.getpwuid(user).pw_gid
+    for step in ("import", "check"):
+        assert (told / step).read_text() == f"{(user,) * 3} {(group,) * 3}"
+        assert (told / step).stat().st_uid == user
+    assert owners(env) == {(NOBODY, NOBODY)}
+    assert list(env.glob("lib/python3.*/site-packages/__pycache__/tells.*.pyc"))
 
 
 @needs_root

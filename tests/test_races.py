@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ import pytest
 import racing
 from conftest import Siteswap
 from racing import Driver, Inhabitant, Orders
+from siteswap import process
 from wheelmaker import application, wheel
 
 pytestmark = pytest.mark.stress
@@ -310,57 +310,65 @@ def _records(env: Path) -> list[dict[str, Any]]:
 
 
 def test_a_writer_that_is_killed_while_it_builds_blocks_nobody(
-    env: Path, wheels: Path, siteswap: Siteswap, tmp_path: Path
+    env: Path, wheels: Path, siteswap: Siteswap, signals: Path
 ) -> None:
+    """While it lives it does block, and the other says for whom it waits; killed, it holds nothing."""
     wheel(wheels, "parta")
     wheel(wheels, "partb")
-    marker = tmp_path / "checking"
-    check = f"echo $$ > {marker}; exec sleep 100"
+    begun = signals / "begun"
     words = ("--no-index", "--find-links", wheels)
-    first = _cli("install", env, *words, "parta", "--check", check)
-    assert racing.eventually(lambda: marker.exists() and bool(marker.read_text().strip()))
+    first = _cli("install", env, *words, "parta", "--check", f"touch {begun}; exec sleep 100")
     try:
-        # While it lives it does block, and the other says for whom it waits.
+        assert racing.eventually(begun.exists)
         other = siteswap("install", "-e", env, *words, "partb", "--lock-timeout", "0.2")
         assert other.status == 3
         assert f"PID {first.pid}" in other.err
+    finally:
         first.kill()
         first.communicate()
-        assert racing.inside(env)["staging"]
-        assert racing.inside(env)["generations"] == ["1", "2"]
-        siteswap("install", "-e", env, *words, "partb", "--lock-timeout", "0.2").ok()
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(marker.read_text()), signal.SIGKILL)
+    assert racing.inside(env)["staging"]
+    assert racing.inside(env)["generations"] == ["1", "2"]
+    siteswap("install", "-e", env, *words, "partb", "--lock-timeout", "0.2").ok()
     assert [entry["name"] for entry in siteswap("list", "-e", env, "--json").json] == ["partb"]
     _assert_no_cruft(env)
 
 
-def test_a_check_that_outlives_its_killed_writer_blocks_nobody(
-    env: Path, wheels: Path, siteswap: Siteswap, tmp_path: Path
+_BUSY = """\
+while :; do
+    i=$((i+1))
+    mkdir -p $TMPDIR/d$((i%50)) && : > $TMPDIR/d$((i%50))/f$i && touch {begun}
+done
+"""
+"""A program that writes into its scratch place without end."""
+
+_STARTS_BUSY = """\
+import subprocess, time
+subprocess.Popen(["/bin/sh", "-c", {busy!r}], start_new_session=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("how", ["check", "import"])
+def test_nothing_of_a_check_outlives_its_killed_writer(
+    env: Path, wheels: Path, siteswap: Siteswap, signals: Path, tmp_path: Path, how: str
 ) -> None:
-    """It goes on writing where the next command clears; once it ended, nothing of it is left."""
-    wheel(wheels, "parta")
-    marker = tmp_path / "checking"
-    check = (
-        f"echo $$ > {marker}; i=0; while :; do i=$((i+1));"
-        " mkdir -p $TMPDIR/d$((i%50)) && : > $TMPDIR/d$((i%50))/f$i; done"
-    )
-    words = ("--no-index", "--find-links", wheels, "--no-check")
-    with _cli("install", env, *words[:-1], "parta", "--check", check) as first:
-        assert racing.eventually(lambda: marker.exists() and bool(marker.read_text().strip()))
+    """Its processes end, even in sessions of their own, and nothing that they wrote is left."""
+    begun = signals / "begun"
+    busy = _BUSY.format(begun=begun)
+    wheel(wheels, "parta", files={"parta.py": ""})
+    wheel(wheels, "partb", files={"partb.py": _STARTS_BUSY.format(busy=busy)})
+    words: list[str | Path] = ["--no-index", "--find-links", wheels]
+    what = ["partb"] if how == "import" else ["parta", "--check", f"setsid sh -c '{busy}' & sleep 600"]
+    with _cli("install", env, *words, *what) as first:
+        running = racing.eventually(begun.exists)
+        seen = process.survey(str(tmp_path), "NOTHING")
         first.kill()
-    try:
-        siteswap("install", "-e", env, *words, "parta").ok()
-        siteswap("gc", "-e", env).ok()
-    finally:
-        os.kill(int(marker.read_text()), signal.SIGKILL)
-
-    def is_clear() -> bool:
-        siteswap("gc", "-e", env).ok()
-        return not racing.inside(env)["staging"]
-
-    assert racing.eventually(is_clear)
+    assert running
+    assert {"/bin/sh" if how == "import" else "sh"} & {found.command.split()[0] for found in seen}
+    siteswap("install", "-e", env, *words, "parta", "--no-check", "--lock-timeout", "0.2").ok()
+    assert racing.eventually(lambda: not process.survey(str(tmp_path), "NOTHING"), 10)
+    siteswap("gc", "-e", env).ok()
+    assert not racing.inside(env)["staging"]
     _assert_no_cruft(env)
 
 

@@ -14,10 +14,10 @@ import pytest
 from siteswap import collect
 from siteswap.environment import Environment
 from siteswap.fs import FileSystem
+from siteswap.gates import Gates
 from siteswap.requirements import Request
 from siteswap.resolve import Options
 from siteswap.transaction import Outcome
-from siteswap.trial import Gates
 from snapshots import Tree, current, generation, record_problems, tree
 from wheelmaker import wheel
 

@@ -21,9 +21,12 @@ def wheel(
     requires_python: str | None = None,
     scripts: Mapping[str, str] | None = None,
     gui_scripts: Mapping[str, str] | None = None,
+    plugins: Mapping[str, Mapping[str, str]] | None = None,
     data: Mapping[str, str | bytes] | None = None,
     executable: Iterable[str] = (),
     tag: str = "py3-none-any",
+    tag_inside: str | None = None,
+    name_inside: str | None = None,
     pure: bool = True,
     extra_metadata: Iterable[str] = (),
     record: Mapping[str, str | None] | None = None,
@@ -32,29 +35,34 @@ def wheel(
 
     `files` are relative to site-packages (default: a package that knows its
     version), `data` relative to the `.data` directory ("scripts/x", "data/etc/x",
-    "headers/x.h"). `scripts` are console entry points: name to "module:attr".
+    "headers/x.h"). `scripts` are console entry points: name to "module:attr"; `plugins`
+    are those of other groups. The file's name and `tag` count in the archive too, unless
+    `name_inside` and `tag_inside` contradict them.
     `record` overrides rows of RECORD: a hash, or None to leave the row out.
     """
     module = name.replace("-", "_").replace(".", "_")
     stem = f"{module}-{version}"
     contents: dict[str, bytes] = {}
     if files is None:
-        files = {f"{module}/__init__.py": f"__version__ = {version!r}\n"}
+        files = {
+            f"{module}/__init__.py": f"__version__ = {version!r}\n\n\ndef main():\n    print({version!r})\n"
+        }
     for path, content in files.items():
         contents[path] = content.encode() if isinstance(content, str) else content
     for path, content in (data or {}).items():
         contents[f"{stem}.data/{path}"] = content.encode() if isinstance(content, str) else content
-    metadata = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
+    metadata = ["Metadata-Version: 2.1", f"Name: {name_inside or name}", f"Version: {version}"]
     metadata += [f"Requires-Dist: {line}" for line in requires]
     if requires_python:
         metadata.append(f"Requires-Python: {requires_python}")
     metadata += extra_metadata
     contents[f"{stem}.dist-info/METADATA"] = ("\n".join(metadata) + "\n").encode()
-    contents[f"{stem}.dist-info/WHEEL"] = (
-        f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: {str(pure).lower()}\nTag: {tag}\n".encode()
-    )
+    about = ["Wheel-Version: 1.0", "Generator: tests", f"Root-Is-Purelib: {str(pure).lower()}"]
+    about.append(f"Tag: {tag_inside or tag}")
+    contents[f"{stem}.dist-info/WHEEL"] = ("\n".join(about) + "\n").encode()
     points = ""
-    for group, entries in (("console_scripts", scripts), ("gui_scripts", gui_scripts)):
+    groups = (("console_scripts", scripts), ("gui_scripts", gui_scripts), *(plugins or {}).items())
+    for group, entries in groups:
         if entries:
             points += f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in entries.items())
     if points:

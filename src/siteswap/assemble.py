@@ -127,6 +127,7 @@ class Assembler:
         self._fs.write(corner.lock_file, lock_text.encode())
         # A new file each time: its inode tells this generation from what the directory was before [I7].
         self._fs.write(corner.lease, f"generation {manifest.number}\n".encode())
+        self._fs.unlink(corner.imports)  # a recycled directory may have one that is not of this generation
         self._fs.unlink(corner.base_interpreter)
         self._fs.symlink(corner.base_interpreter, manifest.interpreter.executable)
         # Last: its time is what drift is measured against.

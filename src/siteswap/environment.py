@@ -13,12 +13,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from siteswap import collect, create, flip, interpreter, lease, opening, process, resolve
+from siteswap import (
+    collect,
+    create,
+    flip,
+    interpreter,
+    lease,
+    log,
+    opening,
+    process,
+    resolve,
+    settings,
+)
 from siteswap.cache import Cache, open_cache
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, access_of
+from siteswap.gates import Gates
 from siteswap.generation import Generation, listed, read_current
+from siteswap.inspection import Inspection
 from siteswap.layout import Layout, Number
 from siteswap.lockfile import LockFile
 from siteswap.manifest import Change, Manifest, Operation, changes
@@ -26,7 +40,7 @@ from siteswap.progress import Progress
 from siteswap.recovery import recover
 from siteswap.requirements import Request
 from siteswap.transaction import Outcome, Transaction
-from siteswap.trial import DEFAULT_GATES, Gates
+from siteswap.verdict import Verdict
 from siteswap.waiting import Waiting
 
 _RETRIES = 3
@@ -213,6 +227,7 @@ class Environment:
                 kind=kind,
                 command=command,
                 progress=self.progress,
+                standing=self.gates,
             )
         except BaseException:
             writer.release()
@@ -223,7 +238,7 @@ class Environment:
         request: Request,
         options: resolve.Options = resolve.DEFAULTS,
         *,
-        gates: Gates = DEFAULT_GATES,
+        gates: Gates | None = None,
         upgrade: bool = False,
         allow_overlap: bool = False,
         dry_run: bool = False,
@@ -231,7 +246,7 @@ class Environment:
         command: str = "",
     ) -> Outcome:
         """Install what `request` asks for. Durable on return; on any exception nothing changed."""
-        gates = replace(gates, missing_dependencies=options.no_deps)
+        gates = replace(gates or self.gates(), missing_dependencies=options.no_deps)
         return self._transact(
             "install",
             command,
@@ -242,7 +257,7 @@ class Environment:
         )
 
     def uninstall(
-        self, names: Sequence[str], *, gates: Gates = DEFAULT_GATES, dry_run: bool = False, command: str = ""
+        self, names: Sequence[str], *, gates: Gates | None = None, dry_run: bool = False, command: str = ""
     ) -> Outcome:
         """Uninstall `names` and what nothing needs any more.
 
@@ -257,7 +272,7 @@ class Environment:
         source: Path | Request,
         options: resolve.Options = resolve.DEFAULTS,
         *,
-        gates: Gates = DEFAULT_GATES,
+        gates: Gates | None = None,
         allow_overlap: bool = False,
         dry_run: bool = False,
         compile_all: bool = False,
@@ -346,6 +361,63 @@ class Environment:
                 raise SiteswapError(Kind.USAGE, f"there is no tag {name!r}", hint="see siteswap history")
             del tags[name]
             self.fs.replace(self.layout.tags, (json.dumps(tags, indent=1, sort_keys=True) + "\n").encode())
+
+    # -- checking --------------------------------------------------------------------------------
+
+    def gates(
+        self,
+        *,
+        enabled: bool = True,
+        commands: Sequence[str] = (),
+        tests: Sequence[str] = (),
+        allow_broken: Sequence[str] = (),
+        startup_code: bool = True,
+        offline: bool = False,
+        user: str | None = None,
+    ) -> Gates:
+        """The environment's standing gates (its settings) and those that are named here.
+
+        Raises SiteswapError (usage) when a settings file cannot be understood.
+        """
+        trusted = {os.geteuid(), self.fs.access.uid, 0}
+        found, notes = settings.read(self.fs, self.layout.root, trusted)
+        for note in notes:
+            self.progress.note(note)
+        return settings.gates(
+            found,
+            enabled=enabled,
+            commands=commands,
+            tests=tests,
+            allow_broken=allow_broken,
+            startup_code=startup_code,
+            offline=offline,
+            user=user,
+        )
+
+    def check(
+        self,
+        number: Number | None = None,
+        gates: Gates | None = None,
+        options: resolve.Options = resolve.DEFAULTS,
+        *,
+        command: str = "",
+    ) -> Verdict:
+        """Try a published generation (the current one by default) as it is; changes nothing in it.
+
+        Holds its lease meanwhile, so that it is not removed; takes no other lock. The
+        verdict is kept in the log where this user may write there. Raises CheckError.
+        """
+        where = self.generation(number if number is not None else read_current(self.fs, self.layout))
+        inspection = Inspection(self.fs, self.layout, lambda: self._cache or open_cache(), self.progress)
+        return inspection.run(where, gates or self.gates(), options, command)
+
+    def verdicts(self) -> list[dict[str, Any]]:
+        """Past verdicts that are kept, oldest first, with the `name` of each."""
+        return log.read(self.fs, self.layout)
+
+    def log(self, name: str) -> str:
+        """The whole output of a past verdict. Raises SiteswapError (usage)."""
+        return log.text(self.fs, self.layout, name)
 
     # -- collecting ------------------------------------------------------------------------------
 
@@ -441,7 +513,7 @@ class Environment:
         kind: str,
         command: str,
         make: Callable[[Transaction], None],
-        gates: Gates,
+        gates: Gates | None,
         dry_run: bool,
         compile_all: bool,
     ) -> Outcome:
@@ -454,9 +526,7 @@ class Environment:
                         return Outcome(
                             tx.base.number, tx.base.number, tx.planned, committed=False, notes=tx.notes
                         )
-                    if compile_all:
-                        tx.compile()
-                    tx.check(gates)
+                    tx.check(gates, compile_all=compile_all)
                     outcome = _commit(tx)
                 except SiteswapError as error:
                     if error.kind is not Kind.STALE or attempt + 1 == _RETRIES:

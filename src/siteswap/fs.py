@@ -20,6 +20,7 @@ import os
 import signal
 import stat
 import tarfile
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -195,11 +196,43 @@ class FileSystem:
             times.append(found.st_mtime_ns if stat.S_ISDIR(found.st_mode) else None)
         return times
 
+    def change_times(self, root: Path, paths: Iterable[str]) -> list[tuple[int, int, int] | None]:
+        """Inode, mode and modification time (ns) of many files below `root`; None for what is not there.
+
+        Not the change time: linking a file into another generation changes that.
+        """
+        times: list[tuple[int, int, int] | None] = []
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for path in paths:
+                try:
+                    found = os.stat(path, dir_fd=descriptor, follow_symlinks=False)
+                except (FileNotFoundError, NotADirectoryError):
+                    times.append(None)
+                else:
+                    times.append((found.st_ino, found.st_mode, found.st_mtime_ns))
+        finally:
+            os.close(descriptor)
+        return times
+
     def free_name(self, directory: Path, stem: str) -> Path:
         """A path in `directory` that nothing uses: pid and time make it ours."""
         return directory / f"{stem}.{os.getpid()}.{time.monotonic_ns()}"
 
     # -- making ----------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def temporary_directory(self) -> Iterator[Path]:
+        """A directory of ours in the system's place for such, removed at the end of the block.
+
+        Others may pass through it by name, not look into it: what is in it says itself who may read it.
+        """
+        path = Path(tempfile.mkdtemp(prefix="siteswap-"))
+        os.chmod(path, 0o711)
+        try:
+            yield path
+        finally:
+            self.remove_tree(path)
 
     def make_directory(self, path: Path, *, parents: bool = False) -> None:
         """Make a directory with the mode and owner of `access`. Atomic, not durable."""
@@ -507,26 +540,31 @@ class FileSystem:
 
     # -- ownership -------------------------------------------------------------------------------
 
-    def own_byte_code(self, root: Path, directories: Iterable[str]) -> None:
+    def give(self, path: Path, uid: int, gid: int) -> None:
+        """Give a file or directory of ours to another user; a link is not followed. Not durable."""
+        os.chown(path, uid, gid, follow_symlinks=False)
+
+    def own_byte_code(self, root: Path, directories: Iterable[str], maker: int | None = None) -> None:
         """Give the byte-code that checks left below `root` to the owner that `access` names.
 
-        A file with other names elsewhere is left alone: it is not one that a check
-        just made. Not durable.
+        `maker` is the user id that the checks ran as, if not ours. A file with other
+        names elsewhere is left alone: it is not one that a check just made. Not durable.
         """
-        if self._owner is None:
+        if self._owner is None and maker is None:
             return
-        wanted = self._owner
+        wanted = self._owner or (self.access.uid, self.access.gid)
+        makers = {os.geteuid(), maker}
         for directory in directories:
             cache = root / directory / "__pycache__"
             if not self.is_directory(cache):
                 continue
             descriptor = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
-                if os.fstat(descriptor).st_uid == os.geteuid():
+                if os.fstat(descriptor).st_uid in makers:
                     os.fchown(descriptor, *wanted)
                 for name in os.listdir(descriptor):
                     found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-                    if found.st_uid == os.geteuid() and found.st_nlink == 1:
+                    if found.st_uid in makers and found.st_nlink == 1:
                         os.chown(name, *wanted, dir_fd=descriptor, follow_symlinks=False)
             finally:
                 os.close(descriptor)
@@ -655,7 +693,11 @@ def _empty(descriptor: int) -> None:
                 os.unlink(name, dir_fd=descriptor)
                 continue
             flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            inner = os.open(name, flags, dir_fd=descriptor)
+            try:
+                inner = os.open(name, flags, dir_fd=descriptor)
+            except PermissionError:  # programs leave such directories behind; nobody runs here any more
+                os.chmod(name, 0o700, dir_fd=descriptor)
+                inner = os.open(name, flags, dir_fd=descriptor)
             try:
                 _empty(inner)
             finally:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,6 +109,20 @@ class Generation:
                 if self.fs.entry(path) is None or plan.row_of(row.path, self.fs.read(path)) != row:
                     return True
         return False
+
+    def imports(self) -> dict[str, set[str]]:
+        """Modules that each distribution was seen to import, as far as its imports were ever checked."""
+        try:
+            data = json.loads(self.fs.read(self.layout.imports))
+            return {name: set(loaded) for name, loaded in data.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}  # a hint only: none is as good as one that is lost
+
+    def remember_imports(self, known: Mapping[str, Collection[str]]) -> None:
+        """Note in a candidate what its distributions were seen to import. Not durable by itself."""
+        names = sorted(known.keys() & {item.name for item in self.manifest.distributions})
+        text = json.dumps({name: sorted(known[name]) for name in names})
+        self.fs.write(self.layout.imports, text.encode())
 
     @cached_property
     def files(self) -> dict[str, str]:

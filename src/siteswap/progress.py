@@ -27,6 +27,9 @@ class Progress:
     def checked(self, name: str) -> None:
         """A distribution was tried."""
 
+    def tried(self, check: str, what: str, outcome: str, seconds: float) -> None:
+        """A kind of check is done, with its outcome."""
+
     def waiting(self, holder: str) -> None:
         """Somebody else holds the lock; `holder` says who."""
 

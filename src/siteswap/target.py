@@ -14,10 +14,11 @@ from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from siteswap import checks, resolve, wheels
+from siteswap import resolve, wheels
 from siteswap.assemble import Member
 from siteswap.cache import Cache, Entry
 from siteswap.carry import Base
+from siteswap.checks import dependencies
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact, LockFile
@@ -110,12 +111,12 @@ class Planner:
             )
         wanted = [item for item in self._base.requirements if item.name not in doomed]
         foreign = [item.name for item in installed.values() if item.foreign and item.name not in doomed]
-        before = checks.needed(
+        before = dependencies.needed(
             [*(item.line for item in self._base.requirements), *foreign],
             installed.values(),
             self._base.interpreter,
         )
-        after = checks.needed(
+        after = dependencies.needed(
             [*(item.line for item in wanted), *foreign], installed.values(), self._base.interpreter
         )
         holders = {name: sorted(after[name] - doomed) for name in doomed if name in after}
@@ -237,21 +238,20 @@ class Planner:
         everything = {item.name: item for item in kept}
         for name, entry in entries.items():
             everything[name] = Distribution(name, entry.index.version, "", "", False, entry.index.requires)
-        tree = checks.needed(list(everything), everything.values(), self._base.interpreter)
+        tree = dependencies.needed(list(everything), everything.values(), self._base.interpreter)
         return [Requirement(name, name) for name in sorted(everything) if not tree[name] - {name}]
 
     def _obtain(
         self, artifacts: Sequence[Artifact], options: resolve.Options, rebuild: set[str]
     ) -> dict[str, Entry]:
-        progress = self._progress
-        progress.phase("download", len(artifacts))
+        self._progress.phase("download", len(artifacts))
         return wheels.obtain(
             artifacts,
             self._cache,
             self._base.interpreter,
             self._scratch,
             options.arguments,
-            wheels.Progress(progress.expect, progress.bytes, progress.building, progress.unpacked),
+            wheels.Progress.of(self._progress),
             fresh={artifact.identity for artifact in artifacts if artifact.name in rebuild},
         )
 

@@ -21,13 +21,16 @@ writer removes; after 7, the new one.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
-from siteswap import carry, collect, process, resolve
+from siteswap import carry, collect, overlay, process, resolve
 from siteswap.assemble import Assembler
 from siteswap.cache import Cache
+from siteswap.comparison import Comparison
+from siteswap.confinement import Confinement, Terms, account_for
 from siteswap.errors import Kind, SiteswapError, bug
 from siteswap.flip import (
     FlipLock,
@@ -39,6 +42,7 @@ from siteswap.flip import (
     tidy_top_level,
 )
 from siteswap.fs import FileSystem, Lock
+from siteswap.gates import DEFAULT_GATES, Gates
 from siteswap.generation import Generation, read_current
 from siteswap.layout import Layout, Number
 from siteswap.lockfile import LockFile
@@ -47,7 +51,9 @@ from siteswap.progress import Progress
 from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement
 from siteswap.target import Planner, Target, asked_in
-from siteswap.trial import DEFAULT_GATES, Gates, Trial
+from siteswap.traces import Traces
+from siteswap.trial import Overlay, Trial, told
+from siteswap.verdict import Check, CheckError, Verdict
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Outcome:
     changes: tuple[Change, ...]
     committed: bool
     notes: tuple[str, ...] = ()
+    verdict: Verdict | None = None
+    """What was tried; None without checks."""
 
 
 class _State(enum.Enum):
@@ -88,8 +96,12 @@ class Transaction:
         kind: str,
         command: str,
         progress: Progress,
+        standing: Callable[[], Gates] = lambda: DEFAULT_GATES,
     ) -> None:
-        """The writer lock is held and handed over. What crashes left behind is removed here [I9]."""
+        """The writer lock is held and handed over. What crashes left behind is removed here [I9].
+
+        `standing` gives the gates of a `check` that names none.
+        """
         self._fs = fs
         self._layout = layout
         self._cache = cache
@@ -98,9 +110,13 @@ class Transaction:
         self._kind = kind
         self._command = command
         self._progress = progress
+        self._standing = standing
         self._state = _State.OPEN
         self._notes: list[str] = []
         self._candidate: Generation | None = None
+        self._target: Target | None = None
+        self._options = resolve.DEFAULTS
+        self._verdict: Verdict | None = None
         self.outcome: Outcome | None = None
         """What was committed, once it is: also when `commit` was interrupted right after the flip."""
         recover(fs, layout, flip_lock)
@@ -137,6 +153,7 @@ class Transaction:
         (requirement, conflict).
         """
         self._expect(_State.OPEN)
+        self._options = options.found_in(request)
         self._assemble(self._planner.install(request, options, allow_overlap=allow_overlap, upgrade=upgrade))
 
     def uninstall(self, names: Sequence[str]) -> None:
@@ -166,6 +183,7 @@ class Transaction:
             options = options.found_in(source)
         else:
             lock, wanted = source, asked_in(source)
+        self._options = options
         self._assemble(self._planner.sync(lock, wanted, options, allow_overlap=allow_overlap))
 
     # -- judging and ending ----------------------------------------------------------------------
@@ -192,29 +210,29 @@ class Transaction:
         """What the user should know besides."""
         return tuple(self._notes)
 
-    def compile(self) -> None:
-        """Compile everything that is new to byte-code; comes before `check`."""
-        if self._candidate is not None:
-            self._expect(_State.ASSEMBLED)
-            self._trial(self._candidate).compile()
+    def check(self, gates: Gates | None = None, *, compile_all: bool = False) -> Verdict | None:
+        """Try the candidate; returns what was tried, None without checks (and without a candidate).
 
-    def check(self, gates: Gates = DEFAULT_GATES) -> None:
-        """Try the candidate. Raises SiteswapError (check) with what is wrong; then it cannot be committed.
-
-        What a check wrote into the candidate is removed; byte-code stays.
+        Without `gates` the environment's standing ones count (docs/reference.md).
+        Raises CheckError with what is wrong; then it cannot be committed. What a
+        check wrote into the candidate is removed; byte-code stays, with
+        `compile_all` that of everything that is new.
         """
         if self._candidate is None:
-            return
+            return None
         self._expect(_State.ASSEMBLED)
-        trial = self._trial(self._candidate)
-        if gates.enabled:
-            trial.run(gates)
-        trial.restore()
-        self._notes += trial.notes
+        candidate = self._candidate
+        gates = self._standing() if gates is None else gates
+        changed = {change.name for change in self.planned}
+        imported = {name: loaded for name, loaded in self.base.imports().items() if name not in changed}
+        if gates.enabled or compile_all:
+            imported |= self._try(candidate, gates, compile_all)
+        candidate.remember_imports(imported)
         checked = "passed" if gates.enabled else "skipped"
-        manifest = replace(self._candidate.manifest, checked=checked)
-        self._candidate = Generation(self._fs, self._candidate.layout, manifest)
+        manifest = replace(candidate.manifest, checked=checked)
+        self._candidate = Generation(self._fs, candidate.layout, manifest)
         self._state = _State.CHECKED
+        return self._verdict
 
     def commit(self) -> Outcome:
         """Publish the candidate; on return it is current and durable.
@@ -245,7 +263,12 @@ class Transaction:
             self._state = _State.DONE
             self._candidate = None
             self.outcome = Outcome(
-                candidate.number, self.base.number, planned, committed=True, notes=self.notes
+                candidate.number,
+                self.base.number,
+                planned,
+                committed=True,
+                notes=self.notes,
+                verdict=self._verdict,
             )
             tidy_top_level(self._fs, self._layout, candidate)  # 9
         return self.outcome
@@ -278,6 +301,7 @@ class Transaction:
         """Put the candidate together, unless it would be just what the base is."""
         if target is None:
             return
+        self._target = target
         was = self.base.manifest
         members = sorted(target.members, key=lambda member: member.distribution.name)
         manifest = Manifest(
@@ -312,12 +336,74 @@ class Transaction:
             ) from error
         self._state = _State.ASSEMBLED
 
-    def _trial(self, candidate: Generation) -> Trial:
+    def _try(self, candidate: Generation, gates: Gates, compile_all: bool) -> dict[str, set[str]]:
+        """Run checks where they can do no harm, and undo what they did to the candidate all the same.
+
+        Returns what each distribution was seen to import.
+        """
         home = self._scratch / "home"
-        self._fs.make_directory(home, parents=True)
-        return Trial(
-            self._fs, self._layout, self.base, self._base.distributions, candidate, home, self._progress
+        self._fs.make_directory(home)
+        account = account_for(gates.user, self._fs.access)
+        if account is not None:
+            self._fs.give(home, account.uid, account.gid)
+        compared = Comparison(candidate, self.base, self._base.distributions)
+        aside = self._scratch / "byte-code"
+        self._fs.make_directory(aside)
+        traces = Traces(self._fs, candidate, compared.subjects, account, aside)
+        terms = Terms(
+            (home, *traces.allow(), *gates.writable),
+            self._fs.access.umask,
+            gates.offline,
+            account,
+            gates.memory,
         )
+        with Confinement(terms) as confinement:
+            confinement.start()
+            traces.remember(everything=not confinement.landlocked)
+            trial = Trial(
+                self._fs, self._layout, compared, gates, confinement,
+                home, self._overlay(candidate), self._command, self._progress, compile_all,
+            )  # fmt: skip
+            try:
+                if gates.enabled:
+                    self._verdict = trial.run()
+                else:
+                    trial.compile()
+            except CheckError as error:
+                self._distrust(item.subject for item in error.verdict.blocking if item.check is Check.FILES)
+                raise
+        try:
+            undone = traces.undo()
+        except SiteswapError:
+            self._distrust(item.name for item in compared.subjects)
+            raise
+        said = [*told(self._verdict.findings if self._verdict else ()), *undone]
+        for note in said:
+            self._progress.note(note)
+        self._notes += [*trial.notes, *said]
+        return {done.distribution.name: done.loaded for done in trial.imported}
+
+    def _distrust(self, names: Iterable[str]) -> None:
+        """Forget what the cache has of distributions that were changed: it shares their blocks."""
+        assert self._target is not None
+        distrusted = set(names)
+        for member in self._target.members:
+            if member.entry is not None and member.distribution.name in distrusted:
+                self._cache.discard(member.entry.index.sha256)
+
+    def _overlay(self, candidate: Generation) -> Overlay:
+        """Makes what test suites need besides, in the scratch directory."""
+        assert self._target is not None
+        lock, options = self._target.lock, self._options
+
+        def make(requirements: Sequence[str]) -> Path:
+            return overlay.make(
+                self._fs, self._cache, self._scratch, candidate.manifest.distributions,
+                candidate.interpreter, lock, requirements, options, self._progress,
+                taken=candidate.files,
+            )  # fmt: skip
+
+        return make
 
     def _expect(self, state: _State) -> None:
         if self._state is not state:

@@ -8,10 +8,10 @@ cache entry, hashes it on the way, and holds it against RECORD.
 from __future__ import annotations
 
 import base64
+import configparser
 import hashlib
-import warnings
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,7 +20,8 @@ import installer
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry, parse_record_file
-from installer.sources import WheelFile
+from installer.sources import WheelContentElement
+from installer.sources import WheelFile as AnyWheelFile
 from packaging.metadata import parse_email
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
@@ -32,6 +33,7 @@ from siteswap.fetch import Fetcher
 from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact
 from siteswap.manifest import Interpreter
+from siteswap.progress import Progress as Whole
 from siteswap.sources import Builder
 
 if TYPE_CHECKING:
@@ -56,6 +58,11 @@ class Progress:
     """A source is being built."""
     unpacked: Callable[[str], None]
     """A wheel is unpacked."""
+
+    @staticmethod
+    def of(whole: Whole) -> Progress:
+        """The part of a command's progress that is about wheels."""
+        return Progress(whole.expect, whole.bytes, whole.building, whole.unpacked)
 
 
 def obtain(
@@ -195,9 +202,7 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
     """
     try:
         parse_wheel_filename(wheel.name)
-        with WheelFile.open(wheel) as source, warnings.catch_warnings():
-            # installer warns of byte-code inside wheels, and leaves it out, as we want.
-            warnings.simplefilter("ignore", RuntimeWarning)
+        with WheelFile.open(wheel) as source:
             source.validate_record(validate_contents=False)
             destination = _CacheDestination(fs, target, source)
             installer.install(source, destination, {})
@@ -215,9 +220,12 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
                 scripts=tuple(destination.scripts),
                 shared_mode=fs.access.shared,
             )
-    except (InstallerError, InvalidWheelFilename, zipfile.BadZipFile, KeyError, ValueError) as error:
+    except (
+        InstallerError, InvalidWheelFilename, zipfile.BadZipFile, KeyError, ValueError,
+        configparser.Error, AssertionError,  # what `installer` says of malformed entry points
+    ) as error:  # fmt: skip
         issues = getattr(error, "issues", None)
-        detail = "\n".join(issues[:10]) if issues else str(error)
+        detail = "\n".join(issues[:10]) if issues else str(error) or "its entry points are malformed"
         raise SiteswapError(
             Kind.REQUIREMENT,
             f"{wheel.name} is not a valid wheel",
@@ -226,10 +234,24 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
         ) from error
 
 
+class WheelFile(AnyWheelFile):
+    """A wheel without the byte-code in it.
+
+    `installer` leaves that out too, but with a warning each; and warnings are the
+    whole process's, where several threads cannot turn them off and on again.
+    """
+
+    def get_contents(self) -> Iterator[WheelContentElement]:
+        """What `installer` is to install."""
+        for element in super().get_contents():
+            if "__pycache__" not in element[0][0].split("/")[:-1]:
+                yield element
+
+
 class _CacheDestination(WheelDestination):
     """Where `installer` writes: a directory for each scheme below one target."""
 
-    def __init__(self, fs: FileSystem, target: Path, source: WheelFile) -> None:
+    def __init__(self, fs: FileSystem, target: Path, source: AnyWheelFile) -> None:
         self._fs = fs
         self._target = target
         self._data_dir = source.data_dir
@@ -313,7 +335,7 @@ def _is_unchecked(path: str, dist_info: str) -> bool:
     return path in own or path.endswith((".pyc", "/"))
 
 
-def _root_is_pure(source: WheelFile) -> bool:
+def _root_is_pure(source: AnyWheelFile) -> bool:
     for line in source.read_dist_info("WHEEL").splitlines():
         name, _, value = line.partition(":")
         if name.strip().lower() == "root-is-purelib":

@@ -14,14 +14,15 @@ from typing import Any
 from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
-from siteswap import checks
 from siteswap.cache import open_cache
+from siteswap.checks import dependencies
 from siteswap.cli import live, render
 from siteswap.collect import DEFAULT_KEEP
 from siteswap.environment import Environment
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import without_password
 from siteswap.fs import FileSystem
+from siteswap.gates import Gates
 from siteswap.generation import Generation, read_current
 from siteswap.layout import Number
 from siteswap.manifest import Distribution
@@ -29,7 +30,7 @@ from siteswap.progress import Progress
 from siteswap.requirements import Request, parse_file, parse_line
 from siteswap.resolve import Options
 from siteswap.transaction import Outcome
-from siteswap.trial import Gates
+from siteswap.verdict import CheckError
 
 
 def run(chosen: argparse.Namespace, words: Sequence[str]) -> int:
@@ -39,6 +40,12 @@ def run(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     chosen.view = live.choose(chosen.quiet)
     try:
         _COMMANDS[chosen.verb](chosen)
+    except CheckError as error:
+        if getattr(chosen, "json", False):
+            chosen.view.stop()
+            verdict = error.verdict.to_json()
+            _print_json(verdict if chosen.verb == "check" else {"committed": False, "verdict": verdict})
+        raise
     finally:
         chosen.view.stop()
     return 0
@@ -75,7 +82,7 @@ def _install(chosen: argparse.Namespace) -> None:
     outcome = environment.install(
         request,
         _options(chosen),
-        gates=_gates(chosen),
+        gates=_gates(environment, chosen),
         upgrade=chosen.upgrade,
         allow_overlap=chosen.allow_overlap,
         dry_run=chosen.dry_run,
@@ -86,8 +93,9 @@ def _install(chosen: argparse.Namespace) -> None:
 
 
 def _uninstall(chosen: argparse.Namespace) -> None:
-    outcome = _open(chosen).uninstall(
-        chosen.names, gates=_gates(chosen), dry_run=chosen.dry_run, command=chosen.typed
+    environment = _open(chosen)
+    outcome = environment.uninstall(
+        chosen.names, gates=_gates(environment, chosen), dry_run=chosen.dry_run, command=chosen.typed
     )
     _report(outcome, chosen)
 
@@ -97,10 +105,11 @@ def _sync(chosen: argparse.Namespace) -> None:
     source: Path | Request = path
     if not (path.name == "pylock.toml" or (path.name.startswith("pylock.") and path.suffix == ".toml")):
         source = _read_file(chosen.file, chosen).plus(_constraints(chosen))
-    outcome = _open(chosen).sync(
+    environment = _open(chosen)
+    outcome = environment.sync(
         source,
         _options(chosen),
-        gates=_gates(chosen),
+        gates=_gates(environment, chosen),
         allow_overlap=chosen.allow_overlap,
         dry_run=chosen.dry_run,
         compile_all=chosen.compile,
@@ -127,7 +136,7 @@ def _show(chosen: argparse.Namespace) -> None:
             Kind.REQUIREMENT, f"{', '.join(missing)}: not installed", hint="siteswap list shows what is"
         )
     everything = []
-    tree = checks.needed(list(distributions), distributions.values(), generation.interpreter)
+    tree = dependencies.needed(list(distributions), distributions.values(), generation.interpreter)
     for name in names:
         item = distributions[name]
         metadata, _ = parse_email(generation.metadata(item))
@@ -225,6 +234,46 @@ def _tag(chosen: argparse.Namespace) -> None:
         print(render.table(("Tag", "Gen"), [(name, str(number)) for name, number in sorted(tags.items())]))
 
 
+def _check(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    number = environment.find(chosen.generation) if chosen.generation else None
+    verdict = environment.check(number, _gates(environment, chosen), _options(chosen), command=chosen.typed)
+    chosen.view.stop()
+    if chosen.json:
+        _print_json(verdict.to_json())
+    else:
+        print(render.verdict_text(verdict))
+
+
+def _log(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    verdicts = environment.verdicts()
+    if chosen.which:
+        names = [item["name"] for item in verdicts]
+        named = [name for name in names if name == chosen.which]
+        if not named and (chosen.which.isdecimal() or chosen.which in environment.tags()):
+            number = environment.tags().get(chosen.which, chosen.which)
+            named = [item["name"] for item in verdicts if str(item["generation"]) == str(number)]
+        if not named:
+            raise SiteswapError(
+                Kind.USAGE,
+                f"no verdict of {chosen.which!r} is kept",
+                hint="siteswap log shows those that are",
+            )
+        if not chosen.json:
+            print(
+                "\n".join(
+                    render.printable(line.expandtabs()) for line in environment.log(named[-1]).splitlines()
+                )
+            )
+            return
+        verdicts = [item for item in verdicts if item["name"] == named[-1]]
+    if chosen.json:
+        _print_json(verdicts)
+    else:
+        print(render.verdicts_table(verdicts))
+
+
 def _run(chosen: argparse.Namespace) -> None:
     environment = _open(chosen)
     number = environment.find(chosen.generation) if chosen.generation else None
@@ -272,7 +321,7 @@ def _gc(chosen: argparse.Namespace) -> None:
             }
         )
     else:
-        print(render.verdicts_text(verdicts, gone, dry_run=chosen.dry_run))
+        print(render.collection_text(verdicts, gone, dry_run=chosen.dry_run))
 
 
 def _cache(chosen: argparse.Namespace) -> None:
@@ -343,12 +392,23 @@ def _constraints(chosen: argparse.Namespace) -> Request:
     return Request(constraints=paths)
 
 
-def _gates(chosen: argparse.Namespace) -> Gates:
-    if chosen.no_check and chosen.check:
+def _gates(environment: Environment, chosen: argparse.Namespace) -> Gates:
+    no_check = getattr(chosen, "no_check", False)
+    if no_check and (chosen.check or chosen.test):
         raise SiteswapError(
-            Kind.USAGE, "--check and --no-check exclude each other", hint="leave one of them out"
+            Kind.USAGE,
+            f"--{'check' if chosen.check else 'test'} and --no-check exclude each other",
+            hint="leave one of them out",
         )
-    return Gates(enabled=not chosen.no_check, commands=tuple(chosen.check))
+    return environment.gates(
+        enabled=not no_check,
+        commands=chosen.check,
+        tests=chosen.test,
+        allow_broken=chosen.allow_broken,
+        startup_code=not getattr(chosen, "no_startup_code", False),
+        offline=chosen.offline_checks,
+        user=chosen.check_user,
+    )
 
 
 def _options(chosen: argparse.Namespace) -> Options:
@@ -412,6 +472,8 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "diff": _diff,
     "rollback": _rollback,
     "tag": _tag,
+    "check": _check,
+    "log": _log,
     "run": _run,
     "ps": _ps,
     "gc": _gc,

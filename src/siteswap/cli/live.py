@@ -6,6 +6,7 @@ import sys
 import threading
 from typing import Any
 
+from siteswap.cli.render import printable
 from siteswap.progress import Progress
 
 
@@ -16,7 +17,7 @@ class Quiet(Progress):
         print(f"siteswap: waiting for {holder}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        print(f"siteswap: note: {text}", file=sys.stderr, flush=True)
+        print(f"siteswap: note: {printable(text)}", file=sys.stderr, flush=True)
 
 
 class Live(Quiet):
@@ -78,11 +79,15 @@ class Live(Quiet):
     def checked(self, name: str) -> None:
         self._say(f"check {name} ({self._add(1)}/{self._total})")
 
+    def tried(self, check: str, what: str, outcome: str, seconds: float) -> None:
+        line = f"{check:<16} {seconds:7.2f} s  {outcome:<7} {what}"
+        self._console.print(line, highlight=False, markup=False)
+
     def waiting(self, holder: str) -> None:
         self._console.print(f"waiting for {holder}", highlight=False, markup=False)
 
     def note(self, text: str) -> None:
-        self._console.print(f"note: {text}", highlight=False, markup=False)
+        self._console.print(f"note: {printable(text)}", highlight=False, markup=False)
 
     def stop(self) -> None:
         with self._guard:

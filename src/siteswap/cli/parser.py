@@ -27,6 +27,7 @@ def build() -> argparse.ArgumentParser:
     _sync(verbs)
     _reading(verbs)
     _past(verbs)
+    _trying(verbs)
     _living(verbs)
     _cache(verbs)
     return parser
@@ -60,19 +61,51 @@ def _changing(verb: argparse.ArgumentParser) -> None:
 
 
 def _gates(verb: argparse.ArgumentParser) -> None:
-    group = verb.add_argument_group("checks before the change goes live")
+    group = _checks(verb, "checks before the change goes live", "the candidate")
+    group.add_argument(
+        "--no-startup-code", action="store_true",
+        help="refuse new code that would run at every start of Python (.pth, sitecustomize, …)",
+    )  # fmt: skip
+    group.add_argument("--no-check", action="store_true", help="go live untried (history remembers it)")
+    verb.add_argument("--dry-run", action="store_true", help="say what would change, change nothing")
+
+
+def _checks(verb: argparse.ArgumentParser, title: str, where: str) -> argparse._ArgumentGroup:
+    group = verb.add_argument_group(title)
     group.add_argument(
         "--check",
         action="append",
         default=[],
         metavar="CMD",
-        help="a shell command that must succeed in the candidate",
+        help=f"a shell command that must succeed in {where}",
     )
-    group.add_argument("--no-check", action="store_true", help="go live untried (history remembers it)")
-    verb.add_argument("--dry-run", action="store_true", help="say what would change, change nothing")
+    group.add_argument(
+        "--test", action="append", default=[], metavar="DIST", help="run the tests that DIST installs"
+    )
+    group.add_argument(
+        "--allow-broken",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="let what is wrong with NAME pass (but for damaged files and failing tests)",
+    )
+    group.add_argument("--offline-checks", action="store_true", help="no network for what the checks run")
+    group.add_argument(
+        "--check-user", metavar="USER",
+        help="run the checks as USER (default: you, or the environment's owner where you are root)",
+    )  # fmt: skip
+    return group
 
 
 def _resolving(verb: argparse.ArgumentParser) -> None:
+    _indexes(verb)
+    verb.add_argument(
+        "--allow-overlap", action="store_true", help="let two distributions write one file; the later wins"
+    )
+    verb.add_argument("--compile", action="store_true", help="compile everything that is new to byte-code")
+
+
+def _indexes(verb: argparse.ArgumentParser) -> None:
     group = verb.add_argument_group("indexes and resolution, as uv and pip spell them")
     group.add_argument(
         "-i", "--index-url", "--default-index", metavar="URL", help="the index to use instead of PyPI"
@@ -115,10 +148,6 @@ def _resolving(verb: argparse.ArgumentParser) -> None:
         "-c", "--constraint", action="append", default=[], metavar="FILE", help="versions to stay within"
     )
     group.add_argument("--offline", action="store_true", help="the resolver uses what it has cached")
-    verb.add_argument(
-        "--allow-overlap", action="store_true", help="let two distributions write one file; the later wins"
-    )
-    verb.add_argument("--compile", action="store_true", help="compile everything that is new to byte-code")
 
 
 def _create(verbs: _Verbs) -> None:
@@ -217,6 +246,20 @@ def _past(verbs: _Verbs) -> None:
     verb.add_argument("name", nargs="?", metavar="NAME")
     verb.add_argument("--delete", metavar="NAME", help="take a name away")
     _changing(verb)
+
+
+def _trying(verbs: _Verbs) -> None:
+    verb = _verb(verbs, "check", "try a generation as it is", "siteswap check 41 --test numpy")
+    verb.add_argument("generation", nargs="?", metavar="N", help="number or tag (default: the current one)")
+    _checks(verb, "checks besides the ones that always run", "that generation")
+    _indexes(verb)
+    verb.add_argument("--json", action="store_true", help="the verdict as JSON on stdout")
+    verb = _verb(verbs, "log", "show past verdicts of checks", "siteswap log 41")
+    verb.add_argument(
+        "which", nargs="?", metavar="LOG",
+        help="show the whole output of this one: a name from the list, or a generation for its last",
+    )  # fmt: skip
+    verb.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _living(verbs: _Verbs) -> None:

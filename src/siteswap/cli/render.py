@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from siteswap.collect import Verdict
+from siteswap import collect
 from siteswap.environment import Past
 from siteswap.lease import User
 from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
 from siteswap.transaction import Outcome
+from siteswap.trial import told
+from siteswap.verdict import Verdict
 
 
 def outcome_text(outcome: Outcome, *, dry_run: bool = False) -> str:
@@ -34,6 +36,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "committed": outcome.committed,
         "changes": [change_json(change) for change in outcome.changes],
         "notes": list(outcome.notes),
+        "verdict": outcome.verdict.to_json() if outcome.verdict is not None else None,
     }
 
 
@@ -166,6 +169,37 @@ def history_json(past: Sequence[Past]) -> list[dict[str, Any]]:
     ]
 
 
+def verdict_text(verdict: Verdict) -> str:
+    """What was tried on a generation, a row a check, and what does not block."""
+    rows = [(row.check.value, row.what, row.outcome, f"{row.seconds:.2f}") for row in verdict.tried]
+    lines = [f"generation {verdict.generation}: {'passed' if verdict.passed else 'failed'}"]
+    lines.append(table(("Check", "Tried", "Verdict", "Seconds"), rows))
+    lines += [printable(line) for line in told(verdict.findings)]
+    return "\n".join(lines)
+
+
+def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """Past verdicts, oldest first."""
+    rows = []
+    for item in verdicts:
+        findings = [finding for row in item["checks"] for finding in row["findings"]]
+        blocking = [finding for finding in findings if finding["standing"] == "blocks"]
+        first = blocking[0] if blocking else None
+        rows.append(
+            (
+                item["name"],
+                str(item["generation"]),
+                datetime.fromisoformat(item["time"]).astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+                "passed" if item["passed"] else "failed",
+                f"{first['subject']}: {first['message']}"[:100] if first else "",
+                item["command"],
+            )
+        )
+    if not rows:
+        return "no verdict is kept yet"
+    return table(("Log", "Gen", "When", "Verdict", "First finding", "Command"), rows)
+
+
 def users_text(users: Sequence[User], current: int) -> str:
     """Processes by generation."""
     rows = [
@@ -182,7 +216,7 @@ def users_text(users: Sequence[User], current: int) -> str:
     return table(("PID", "Gen", "", "Command"), rows) if rows else "no process uses this environment"
 
 
-def verdicts_text(verdicts: Sequence[Verdict], gone: Sequence[int], *, dry_run: bool) -> str:
+def collection_text(verdicts: Sequence[collect.Verdict], gone: Sequence[int], *, dry_run: bool) -> str:
     """What gc did, or would do, and why."""
     rows = [(str(item.number), "stays" if item.keep else "goes", item.reason) for item in verdicts]
     rows += [(str(number), "gone", "") for number in gone]
