@@ -222,7 +222,7 @@ def test_it_is_a_copy(make: Make, wheels: Path, tmp_path: Path) -> None:
     made = make([], "runner")
     (made / "runner" / "__init__.py").write_text("raise SystemExit")
     (again,) = (tmp_path / "cache" / "wheels").glob("*/purelib/runner/__init__.py")
-    assert again.read_text() == "__version__ = '1.0'\n"
+    assert again.read_text().startswith("__version__ = '1.0'\n")
 
 
 def test_nothing_of_the_candidate_is_hidden(make: Make, wheels: Path) -> None:
