@@ -316,26 +316,20 @@ class Environment:
                     f"generation {number} misses files of {', '.join([*drift.damaged, *drift.removed])}",
                     hint="choose another generation; siteswap history shows them",
                 )
-            flip.link_top_level(self.fs, self.layout, chosen)
-            self.fs.sync_directory(self.layout.root)
+            flip.link_top_level(self.fs, self.layout, chosen)  # R1
+            self.fs.sync_directory(self.layout.root)  # R2
             done = False
-            try:
-                with process.uninterruptible():
-                    flip.flip(
-                        self.fs,
-                        self.layout,
-                        flip.new_operation("rollback", command, current, chosen.number),
-                    )
-                    done = True
-            except KeyboardInterrupt:
-                if not done:
-                    raise  # else it came too late: what is durable is reported as done
-            flip.tidy_top_level(self.fs, self.layout, chosen)
-        try:
-            planned = self.diff(current, chosen.number)
-        except SiteswapError:
-            planned = []  # a damaged generation was the reason to go back
-        return Outcome(chosen.number, current, tuple(planned), committed=True)
+            # An interruption that comes after the flip is too late: what is durable is reported as done.
+            with process.uninterruptible(too_late=lambda: done):
+                operation = flip.new_operation("rollback", command, current, chosen.number)
+                flip.flip(self.fs, self.layout, operation)  # T6, T7, T8
+                done = True
+                flip.tidy_top_level(self.fs, self.layout, chosen)
+                try:
+                    planned = self.diff(current, chosen.number)
+                except SiteswapError:
+                    planned = []  # a damaged generation was the reason to go back
+                return Outcome(chosen.number, current, tuple(planned), committed=True)
 
     def tag(self, number: Number, name: str) -> None:
         """Name a generation, which keeps it. Durable on return. Raises SiteswapError (usage)."""
@@ -349,8 +343,7 @@ class Environment:
             )
         with self._waiting(f"tag {name}").flip():
             tags = self.tags()
-            tags[name] = self.generation(number).number
-            self.fs.replace(self.layout.tags, (json.dumps(tags, indent=1, sort_keys=True) + "\n").encode())
+            self._keep_tags({**tags, name: self.generation(number).number}, tags)
 
     def untag(self, name: str) -> None:
         """Take a name off its generation. Durable on return. Raises SiteswapError (usage)."""
@@ -359,8 +352,22 @@ class Environment:
             tags = self.tags()
             if name not in tags:
                 raise SiteswapError(Kind.USAGE, f"there is no tag {name!r}", hint="see siteswap history")
-            del tags[name]
-            self.fs.replace(self.layout.tags, (json.dumps(tags, indent=1, sort_keys=True) + "\n").encode())
+            self._keep_tags({other: tags[other] for other in tags if other != name}, tags)
+
+    def _keep_tags(self, tags: dict[str, Number], before: dict[str, Number]) -> None:
+        """Durable on return; on an error they are what they were."""
+
+        def keep(found: dict[str, Number]) -> None:
+            text = json.dumps(found, indent=1, sort_keys=True) + "\n"
+            self.fs.replace(self.layout.tags, text.encode())
+
+        try:
+            keep(tags)
+        except OSError:
+            # The new ones may stand there, only not for good: a failure that is reported is one [I5].
+            if self.tags() != before:
+                keep(before)
+            raise
 
     # -- checking --------------------------------------------------------------------------------
 
@@ -471,7 +478,7 @@ class Environment:
             verdicts = self._plan(keep, users)
             gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds, spare=spare)
         if gone:
-            # The tombstones first, the payload after: else a power cut while a detached directory is emptied
+            # G5: the tombstones first, the payload after (G6): else a power cut while a detached directory is emptied
             # or recycled could bring it back under its old name, half of it gone.
             self.fs.sync_directory(self.layout.generations)
             self.fs.sync_directory(self.layout.staging)
@@ -527,15 +534,21 @@ class Environment:
                             tx.base.number, tx.base.number, tx.planned, committed=False, notes=tx.notes
                         )
                     tx.check(gates, compile_all=compile_all)
-                    outcome = _commit(tx)
+                    tx.commit()
                 except SiteswapError as error:
                     if error.kind is not Kind.STALE or attempt + 1 == _RETRIES:
                         raise
                     self.progress.note(f"{error.message}: starting over")
                     continue
-                if outcome.committed:
+                except KeyboardInterrupt:
+                    if tx.outcome is None:
+                        raise  # else it came after the flip, too late: what is durable is reported as done
+                if tx.outcome is None:
+                    return Outcome(tx.base.number, tx.base.number, (), committed=False, notes=tx.notes)
+                with process.uninterruptible(too_late=lambda: True):
                     self._collect_after_commit(command)
-                return outcome
+                    tx.discard()
+                return tx.outcome
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _read_lock(self, path: Path) -> LockFile:
@@ -558,8 +571,6 @@ class Environment:
             self._sweep(collect.DEFAULT_KEEP, seconds=_COLLECT_SECONDS, spare=True, command=command)
         except (OSError, SiteswapError) as error:
             self.progress.note(f"old generations could not be collected: {error}")
-        except KeyboardInterrupt:
-            self.progress.note("interrupted while old generations were collected; the change itself is done")
 
     def _previous(self, current: Generation) -> Number:
         base = current.manifest.base
@@ -573,16 +584,6 @@ class Environment:
 
     def _waiting(self, command: str) -> Waiting:
         return Waiting(self.fs, self.layout, self.progress, self.lock_timeout, command)
-
-
-def _commit(tx: Transaction) -> Outcome:
-    """Commit; an interruption after the flip comes too late: what is durable is reported as done."""
-    try:
-        return tx.commit()
-    except KeyboardInterrupt:
-        if tx.outcome is None:
-            raise
-        return tx.outcome
 
 
 def _recently_current(operations: Sequence[Operation]) -> list[Number]:

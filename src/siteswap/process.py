@@ -230,10 +230,11 @@ def parallel(
 
 
 @contextlib.contextmanager
-def uninterruptible() -> Iterator[None]:
+def uninterruptible(*, too_late: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Hold back signals that ask to stop until the block is done: for the few steps of a flip.
 
-    Those that came meanwhile are raised again at its end. By handlers, not by the
+    Those that came meanwhile are raised again at its end, unless `too_late` says then
+    that what they were to stop is done. By handlers, not by the
     signal mask: another thread (one that shows progress) would take the signal
     instead, and Python runs handlers in the main thread whatever its mask is.
     """
@@ -253,7 +254,8 @@ def uninterruptible() -> Iterator[None]:
             if handler is not None:
                 signal.signal(number, handler)
         for late in held:
-            signal.raise_signal(late)
+            if not too_late():
+                signal.raise_signal(late)
 
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> None:

@@ -4,18 +4,18 @@ Work happens under the writer lock (one builder at a time); the flip lock is
 held only while `current` is changed. The write order that crash safety rests
 on, by number, is the one commit point's context:
 
- 1. the candidate's files, at generations/N, which nothing refers to
- 2. links for top-level names that are new (dangling until the flip)
- 3. the manifest
- 4. the barrier: everything above is durable
- 5. under the flip lock: is the base still current?
- 6. the history's record, durable
- 7. rename of `current.next` over `current`: the commit point
- 8. sync of the directory that holds `current`: the commit is durable
- 9. top-level links that nothing needs any more are removed
+ T1. the candidate's files, at generations/N, which nothing refers to
+ T2. links for top-level names that are new (dangling until the flip)
+ T3. the manifest
+ T4. the barrier: everything above is durable
+ T5. under the flip lock: is the base still current?
+ T6. the history's record, durable
+ T7. rename of `current.next` over `current`: the commit point
+ T8. sync of the directory that holds `current`: the commit is durable
+ T9. top-level links that nothing needs any more are removed
 
-A crash before 7 leaves the old generation current, and garbage that the next
-writer removes; after 7, the new one.
+A crash before T7 leaves the old generation current, and garbage that the next
+writer removes; after T7, the new one. docs/crash-safety.md has every gap.
 """
 
 from __future__ import annotations
@@ -244,22 +244,22 @@ class Transaction:
         self._expect(_State.CHECKED)
         self._progress.phase("commit")
         candidate, planned = self._candidate, self.planned
-        link_top_level(self._fs, self._layout, candidate)  # 2
-        self._fs.write(candidate.layout.manifest, candidate.manifest.to_json())  # 3
-        self._fs.barrier(self._layout.home)  # 4
+        link_top_level(self._fs, self._layout, candidate)  # T2
+        self._fs.write(candidate.layout.manifest, candidate.manifest.to_json())  # T3
+        self._fs.barrier(self._layout.home)  # T4
         # A signal during the flip must find the candidate either unpublished or DONE, never in between.
         with self._flip_lock(), process.uninterruptible():
-            if read_current(self._fs, self._layout) != self.base.number:  # 5
+            if read_current(self._fs, self._layout) != self.base.number:  # T5
                 raise SiteswapError(
                     Kind.STALE,
                     f"generation {self.base.number}, which this was based on, is no longer current",
                     hint="run the command again",
                 )
             if link_top_level(self._fs, self._layout, candidate):
-                # Two rollbacks, there and back again, since step 2: they took our links for leftovers.
+                # Two rollbacks, there and back again, since T2: they took our links for leftovers.
                 self._fs.sync_directory(self._layout.root)
             operation = new_operation(self._kind, self._command, self.base.number, candidate.number)
-            flip(self._fs, self._layout, operation)  # 6, 7, 8
+            flip(self._fs, self._layout, operation)  # T6, T7, T8
             self._state = _State.DONE
             self._candidate = None
             self.outcome = Outcome(
@@ -270,11 +270,16 @@ class Transaction:
                 notes=self.notes,
                 verdict=self._verdict,
             )
-            tidy_top_level(self._fs, self._layout, candidate)  # 9
+            tidy_top_level(self._fs, self._layout, candidate)  # T9
         return self.outcome
 
     def discard(self) -> None:
         """Remove the candidate, if any, and all scratch; give up the writer lock. Harmless when repeated."""
+        # Asked to stop meanwhile, we still clear up; and what was committed is not reported as interrupted.
+        with process.uninterruptible(too_late=lambda: self.outcome is not None):
+            self._discard()
+
+    def _discard(self) -> None:
         if self._writer.descriptor < 0:
             return
         try:
@@ -284,6 +289,9 @@ class Transaction:
                 live = self._fs.read_link(self._layout.current)
                 published = live == self._layout.current_target(self._candidate.number)
                 if self._fs.entry(self._candidate.layout.path) is not None and not published:
+                    if self._state is _State.CHECKED:
+                        # It may be current on the disk, where a flip was undone: not after this.
+                        self._fs.sync_directory(self._layout.home)
                     self._fs.rename(self._candidate.layout.path, doomed)
                 self._candidate = None
             collect.clear(self._fs, self._layout)

@@ -38,8 +38,12 @@ def run(chosen: argparse.Namespace, words: Sequence[str]) -> int:
     # It is kept in the history, which whoever may run the environment may read.
     chosen.typed = shlex.join(_without_password(word) for word in words)
     chosen.view = live.choose(chosen.quiet)
+    chosen.done = False
     try:
         _COMMANDS[chosen.verb](chosen)
+    except KeyboardInterrupt:
+        if not chosen.done:
+            raise  # else it only cut the report short: the change itself is done
     except CheckError as error:
         if getattr(chosen, "json", False):
             chosen.view.stop()
@@ -208,7 +212,8 @@ def _diff(chosen: argparse.Namespace) -> None:
             {"before": before, "after": after, "changes": [render.change_json(item) for item in found]}
         )
     else:
-        print("\n".join(map(str, found)) or f"generations {before} and {after} hold the same")
+        text = "\n".join(render.printable(str(item)) for item in found)
+        print(text or f"generations {before} and {after} hold the same")
 
 
 def _rollback(chosen: argparse.Namespace) -> None:
@@ -261,11 +266,7 @@ def _log(chosen: argparse.Namespace) -> None:
                 hint="siteswap log shows those that are",
             )
         if not chosen.json:
-            print(
-                "\n".join(
-                    render.printable(line.expandtabs()) for line in environment.log(named[-1]).splitlines()
-                )
-            )
+            print(render.printable_lines(environment.log(named[-1])))
             return
         verdicts = [item for item in verdicts if item["name"] == named[-1]]
     if chosen.json:
@@ -448,6 +449,7 @@ def _options(chosen: argparse.Namespace) -> Options:
 
 
 def _report(outcome: Outcome, chosen: argparse.Namespace) -> None:
+    chosen.done = outcome.committed
     chosen.view.stop()
     dry_run = getattr(chosen, "dry_run", False)
     if chosen.json:
@@ -457,7 +459,9 @@ def _report(outcome: Outcome, chosen: argparse.Namespace) -> None:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    plain = (c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    print("".join(plain))
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
