@@ -478,8 +478,8 @@ class Environment:
             verdicts = self._plan(keep, users)
             gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds, spare=spare)
         if gone:
-            # G5: the tombstones first, the payload after (G6): else a power cut while a detached directory is emptied
-            # or recycled could bring it back under its old name, half of it gone.
+            # G5: the tombstones first, the payload after (G6). Else a power cut while a detached directory is
+            # emptied or recycled could bring it back under its old name, half of it gone.
             self.fs.sync_directory(self.layout.generations)
             self.fs.sync_directory(self.layout.staging)
             self.fs.sync_directory(self.layout.home)

@@ -18,7 +18,7 @@ from siteswap.verdict import Verdict
 
 def outcome_text(outcome: Outcome, *, dry_run: bool = False) -> str:
     """The summary of a transaction, with the way back."""
-    lines = [f"  {change}" for change in outcome.changes]
+    lines = [f"  {printable(str(change))}" for change in outcome.changes]
     if dry_run:
         return "\n".join(["would change:", *lines] if lines else ["nothing would change"])
     if not outcome.committed:
@@ -56,9 +56,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def printable(text: str) -> str:
-    """Text from outside without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in text)
+def printable(text: str, limit: int | None = None) -> str:
+    """Text from outside without what a terminal would obey, cut where it has more characters than `limit`."""
+    cut = text if limit is None or len(text) <= limit else f"{text[:limit]}…"
+    return "".join(character if character.isprintable() else "\ufffd" for character in cut)
+
+
+def printable_lines(text: str, limit: int | None = None) -> str:
+    """The same for a text of several lines."""
+    return "\n".join(printable(line.expandtabs(), limit) for line in text.splitlines())
 
 
 def list_text(distributions: Sequence[Distribution]) -> str:
@@ -94,13 +100,13 @@ def list_json(distributions: Sequence[Distribution]) -> list[dict[str, Any]]:
 
 def show_text(item: Distribution, data: dict[str, Any]) -> str:
     """What is known of one distribution."""
-    lines = [f"Name: {item.name}", f"Version: {item.version}"]
+    lines = [f"Name: {printable(item.name)}", f"Version: {printable(item.version)}"]
     for title in ("summary", "home_page", "author", "license", "location", "origin"):
         if data.get(title):
             lines.append(f"{title.replace('_', '-').capitalize()}: {printable(str(data[title]))}")
     lines.append(f"Requested: {'yes' if item.requested else 'no, it came along'}")
-    lines.append(f"Requires: {', '.join(data['requires'])}")
-    lines.append(f"Required-by: {', '.join(data['required_by'])}")
+    lines.append(f"Requires: {printable(', '.join(data['requires']))}")
+    lines.append(f"Required-by: {printable(', '.join(data['required_by']))}")
     if "files" in data:
         lines += ["Files:", *(f"  {printable(path)}" for path in data["files"])]
     return "\n".join(lines)
