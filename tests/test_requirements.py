@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement as Specifier
 
@@ -65,6 +65,7 @@ def test_newer_requirement_replaces_the_older(old: list[str], new: list[str]) ->
     assert by_name == {item.name: item for item in [*before, *asked]}
 
 
+@example("\0/")
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text whatever is more than a usage error, and its message is one line."""

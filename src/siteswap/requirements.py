@@ -123,6 +123,10 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
     Raises SiteswapError (usage) for what is no requirement.
     """
     text = text.strip()
+    if "\0" in text:
+        raise SiteswapError(
+            Kind.USAGE, f"not a requirement: {text[:100]!r}", hint="it has a character that no name can have"
+        )
     if not _PATH_LIKE.match(text) or " @ " in text:
         try:
             parsed = Specifier(text)
