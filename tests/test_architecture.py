@@ -65,7 +65,6 @@ EXCEPTIONS = {
     ("cli/__init__.py", "os.O_WRONLY"),
     ("sources.py", "import subprocess"),  # an exception of its, which a hook runner is to raise
     ("lockfile.py", "(base / path).resolve"),  # relative paths of a lock file, links followed
-    ("wheels.py", "WheelFile.open"),  # `installer` reads the wheel
 }
 """Uses that are looked at and meant: (module, what)."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from siteswap import plan, prefix, scripts
 from siteswap.cache import Entry
-from siteswap.errors import SiteswapError
+from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.generation import Generation
 from siteswap.layout import GenerationLayout, Layout
@@ -177,6 +177,17 @@ class Assembler:
             elif not _is_generated(target, member.distribution.dist_info):
                 links.append((source, target))
                 rows.append(plan.Row(target, file.hash, str(file.size)))
+        problems = plan.misplaced(
+            [path for _, path in links] + [path for path, _, _ in made],
+            member.distribution.dist_info, member.distribution.name, interpreter,
+        )  # fmt: skip
+        if problems:
+            raise SiteswapError(
+                Kind.CONFLICT,
+                problems[0],
+                hint="leave that distribution out",
+                detail="\n".join(problems[:20]) if len(problems) > 1 else None,
+            )
         for name, module, attribute, section in index.scripts:
             target = f"{interpreter.schemes['scripts']}/{name}"
             content = scripts.entry_point(name, module, attribute, section, self._python)
@@ -310,7 +321,9 @@ class Assembler:
         ]
         old_directories = spare.directories
         self._fs.rename(spare.layout.path, target)
-        # From here it is no spare any more: without its manifest nobody takes it for complete.
+        # From here it is no spare any more, and without its manifest nobody takes it for complete. For good:
+        # a spare that a power cut brings back half made over, some of its files empty, cannot be recognised.
+        self._fs.sync_directory(self._layout.staging)
         self._fs.unlink(GenerationLayout(target).manifest)
         self._fs.unlink_files(target, leaving)
         self._remove_byte_code(target, leaving)

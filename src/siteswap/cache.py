@@ -15,15 +15,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import platformdirs
 
+from siteswap.archive import check_path
 from siteswap.errors import Kind, SiteswapError
-from siteswap.fs import FileSystem
+from siteswap.fs import Access, FileSystem, access_of
 
 INDEX_VERSION = 1
+_SHA256 = re.compile(r"[0-9a-f]{64}\Z")
+_SCHEMES = ("purelib", "platlib", "scripts", "data", "headers")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Cache:
 
     def find(self, sha256: str) -> Entry | None:
         """The entry of a wheel, or None when there is none that can be used."""
+        if not _SHA256.match(sha256):
+            return None  # a lock may say anything, and this becomes a path
         path = self.root / "wheels" / sha256
         try:
             data = json.loads(self.fs.read(path / "index.json"))
@@ -86,8 +92,10 @@ class Cache:
             data["files"] = tuple(File(*row) for row in data["files"])
             data["scripts"] = tuple((row[0], row[1], row[2], row[3]) for row in data["scripts"])
             data["requires"] = tuple(data["requires"])
-            return Entry(path, Index(**data))
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, IndexError):
+            index = Index(**data)
+            _validate(index, sha256)
+            return Entry(path, index)
+        except (FileNotFoundError, NotADirectoryError, ValueError, LookupError, TypeError, AttributeError):
             return None  # not there, or damaged: it will be made anew
 
     def incoming(self, stem: str) -> Path:
@@ -121,7 +129,7 @@ class Cache:
         for path, sha256 in incoming:
             final = self.root / "wheels" / sha256
             if self.find(sha256) is None:
-                self.fs.remove_tree(final)  # an entry of another format, or a damaged one
+                self.discard(sha256)  # an entry of another format, or a damaged one
                 try:
                     self.fs.rename(path, final)
                     continue
@@ -136,6 +144,8 @@ class Cache:
         if self.fs.entry(path) is not None:
             doomed = self.incoming("damaged")
             self.fs.rename(path, doomed)
+            # The name goes first, for good: else a power cut could bring it back with half of the content.
+            self.fs.sync_directory(path.parent)
             self.fs.remove_tree(doomed)
 
     def built(self, source: str) -> str | None:
@@ -165,10 +175,29 @@ class Cache:
         """Remove everything; returns the bytes of what was removed. Environments are not affected."""
         total = self.size()
         for name, _ in self.fs.entries(self.root):
-            doomed = self.fs.free_name(self.root, f"{name}.pruned")
-            self.fs.rename(self.root / name, doomed)
-            self.fs.remove_tree(doomed)
+            if name != "incoming":
+                self.fs.rename(self.root / name, self.incoming(name))
+        # The names go first, for good: else a power cut could bring an entry back with half of its content.
+        # What is left when we are killed lies where the next command that fills the cache clears.
+        self.fs.sync_directory(self.root)
+        for name, _ in self.fs.entries(self.root / "incoming"):
+            self.fs.remove_tree(self.root / "incoming" / name)
+        self.fs.remove_empty_directories(self.root, ["incoming"])
         return total
+
+
+def _validate(index: Index, sha256: str) -> None:
+    """Refuse an index that no wheel of that hash can have. Raises ValueError."""
+    if index.sha256 != sha256 or index.root not in ("purelib", "platlib"):
+        raise ValueError(index.sha256)
+    for name in (index.dist_info, *(script[0] for script in index.scripts)):
+        check_path(name)
+        if "/" in name:
+            raise ValueError(name)
+    for file in index.files:
+        if file.scheme not in _SCHEMES:
+            raise ValueError(file.scheme)
+        check_path(file.path)
 
 
 def default_root() -> Path:
@@ -178,15 +207,26 @@ def default_root() -> Path:
 
 
 def open_cache(root: Path | None = None) -> Cache:
-    """The user's cache. Raises SiteswapError (system) where it cannot be made."""
+    """The user's cache. Raises SiteswapError (system) where it cannot be made, or others may write to it.
+
+    What is in it becomes part of environments without being unpacked again.
+    """
     path = root or default_root()
-    fs = FileSystem()
+    private = FileSystem(Access(os.geteuid(), os.getegid(), 0))
     try:
-        fs.make_directory(path, parents=True)
+        private.make_directory(path, parents=True)
+        found = access_of(path)
     except OSError as error:
         raise SiteswapError(
             Kind.SYSTEM,
             f"the cache directory {path} cannot be made: {error.strerror}",
             hint="name another with SITESWAP_CACHE_DIR",
         ) from error
-    return Cache(path, fs)
+    if found.uid != os.geteuid() or found.shared & 0o022:
+        whose = "may be written to by others" if found.uid == os.geteuid() else "belongs to another user"
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"the cache directory {path} {whose}, who could change what is installed",
+            hint="chmod go-w it if it is yours, or name another with SITESWAP_CACHE_DIR",
+        )
+    return Cache(path, FileSystem())

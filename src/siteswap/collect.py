@@ -21,6 +21,9 @@ GRACE_SECONDS = 5.0
 """A generation that was current so short a while ago is left alone: a start may be about to lock it."""
 
 
+_COLLECTED = "collected-"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Why a generation stays, or that it goes."""
@@ -71,14 +74,11 @@ def plan(
     return verdicts
 
 
-def detach(
-    fs: FileSystem, layout: Layout, number: Number, users: Iterable[User], *, as_spare: bool
-) -> str | None:
+def detach(fs: FileSystem, layout: Layout, number: Number, users: Iterable[User]) -> str | None:
     """Take one generation out of `generations/`, a tombstone in its place; the flip lock is held.
 
-    Returns None when it is gone, else why it stays. With `as_spare` it becomes
-    the spare (if there is none yet), ready to be recycled; otherwise it lies in
-    staging, for `clear` to remove.
+    Returns None when it is gone, else why it stays. It lies in staging then, for
+    `settle` to make the spare, or for `clear` to remove.
 
     The order: prove under the flip lock that it is neither current nor in use
     (exclusive lease); swap it with the tombstone in one step, so that a path
@@ -92,12 +92,32 @@ def detach(
     if isinstance(proof, str):
         return proof
     with proof:
-        away = fs.free_name(layout.staging, f"collected-{number}")
+        away = fs.free_name(layout.staging, f"{_COLLECTED}{number}")
         fs.symlink(away, layout.TOMBSTONE)
         fs.exchange(away, where.path)
-        if as_spare and fs.entry(layout.spare) is None:
-            fs.rename(away, layout.spare)
     return None
+
+
+def settle(fs: FileSystem, layout: Layout, *, spare: bool) -> None:
+    """Make tombstones durable; then one of what they replaced may become the spare. The writer lock is held.
+
+    In this order, and nothing in staging is emptied before: else a power cut
+    could bring a generation back under its old name, half of it recycled or gone.
+    """
+    names = [name for name, _ in fs.entries(layout.staging) if name.startswith(_COLLECTED)]
+    collected = sorted(names, key=_collected, reverse=True)  # the newest is most like what is built next
+    if not collected:
+        return
+    fs.sync_directory(layout.generations)
+    fs.sync_directory(layout.staging)
+    for name in collected:
+        # A tombstone that was not put in place lies there too, when a crash or an error came before.
+        if spare and fs.is_directory(layout.staging / name) and fs.entry(layout.spare) is None:
+            fs.rename(layout.staging / name, layout.spare)
+
+
+def _collected(name: str) -> int:
+    return int(name.removeprefix(_COLLECTED).partition(".")[0])
 
 
 def sweep(
@@ -107,13 +127,14 @@ def sweep(
     users: list[User],
     *,
     seconds: float | None,
-    spare: bool,
 ) -> tuple[list[Number], list[Verdict]]:
     """Carry a plan out: (what went, what stays after all and why). The flip lock is held.
 
     With `seconds` no further generation is begun after that long. What was
     detached still takes up space in staging until `clear`.
     """
+    # What is current must be so for good, whoever made it so, before what it might be instead is detached.
+    fs.sync_directory(layout.home)
     begun = time.monotonic()
     gone: list[Number] = []
     stays: list[Verdict] = []
@@ -121,7 +142,7 @@ def sweep(
         if verdict.keep or (seconds is not None and time.monotonic() - begun > seconds):
             continue
         try:
-            reason = detach(fs, layout, verdict.number, users, as_spare=spare)
+            reason = detach(fs, layout, verdict.number, users)
         except SiteswapError as error:
             reason = error.message
         if reason is None:
@@ -133,6 +154,7 @@ def sweep(
 
 def clear(fs: FileSystem, layout: Layout) -> list[str]:
     """Remove everything in staging. The writer lock is held, so all of it is garbage [I9]."""
+    settle(fs, layout, spare=False)
     names = [name for name, _ in fs.entries(layout.staging)]
     for name in names:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -17,7 +18,14 @@ from siteswap.manifest import Interpreter, Manifest
 from siteswap.version import __version__
 
 
-def create(path: Path, *, python: str | None, system_site_packages: bool, command: str) -> Layout:
+def create(
+    path: Path,
+    *,
+    python: str | None,
+    system_site_packages: bool,
+    command: str,
+    fs: FileSystem | None = None,
+) -> Layout:
     """Make an empty environment at `path`: atomic, and durable on return.
 
     `python` is a path, a version or a name of an interpreter; None is the one
@@ -25,14 +33,13 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
     or there is no such interpreter, busy when another command makes it now,
     system where the file system cannot keep the promises [I11].
     """
-    fs = FileSystem()
+    fs = fs or FileSystem()
     final = Layout(fs.resolve(path))
     _require_writable_in_scripts(final)
-    _require_vacant(final)
+    _require_vacant(fs, final)
     found = interpreter.probe(interpreter.find(python, fs), fs)
     fs.make_directory(final.root.parent, parents=True)
-    making = Layout(final.root.parent / f".{final.root.name[:40]}.siteswap-creating")
-    lock_path = final.root.parent / f"{making.root.name}.lock"
+    making, lock_path = Layout(final.creating), final.creating_lock
     busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
     try:
         lock = fs.lock(lock_path)
@@ -47,15 +54,28 @@ def create(path: Path, *, python: str | None, system_site_packages: bool, comman
         lock.release()
         raise busy
     try:
-        fs.remove_tree(making.root)  # what a crash left
-        _make(fs, making, final, found, system_site_packages, command)
-        fs.barrier(making.root)
-        _require_vacant(final)
-        fs.rename(making.root, final.root)
-        fs.sync_directory(final.root.parent)
+        try:
+            fs.remove_tree(making.root)  # what a crash left
+            _make(fs, making, final, found, system_site_packages, command)
+            fs.barrier(making.root)
+            _require_vacant(fs, final)
+            fs.rename(making.root, final.root)
+        except BaseException:
+            fs.remove_tree(making.root)
+            fs.unlink(lock_path)  # while it is held: see above for who may be waiting at it
+            raise
+        with contextlib.suppress(OSError):
+            fs.unlink(lock_path)  # the environment is there: what stays beside it, the next command removes
+        # Last, so that the lock's file does not come back after a power cut.
+        try:
+            fs.sync_directory(final.root.parent)
+        except OSError:
+            # A failure that is reported is one [I5]: away by the same steps, each durable before the next.
+            fs.rename(final.root, making.root)
+            fs.sync_directory(final.root.parent)
+            fs.remove_tree(making.root)
+            raise
     finally:
-        fs.remove_tree(making.root)
-        fs.unlink(lock_path)  # while it is held: see above for who may be waiting at it
         lock.release()
     return final
 
@@ -133,8 +153,7 @@ def _require_writable_in_scripts(layout: Layout) -> None:
         )
 
 
-def _require_vacant(layout: Layout) -> None:
-    fs = FileSystem()
+def _require_vacant(fs: FileSystem, layout: Layout) -> None:
     found = fs.entry(layout.root)
     if found is None:
         return

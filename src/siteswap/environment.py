@@ -302,6 +302,7 @@ class Environment:
             current = read_current(self.fs, self.layout)
             number = target if target is not None else self._previous(self.current)
             if number == current:
+                self.fs.sync_directory(self.layout.home)  # a command that was killed may have made it so
                 return Outcome(current, current, (), committed=False)
             if number not in flip.published(flip.history(self.fs, self.layout)):
                 raise SiteswapError(
@@ -476,13 +477,8 @@ class Environment:
                 return [], verdicts  # nothing may go, whoever uses it: no need to look at every process
             users = self.users()
             verdicts = self._plan(keep, users)
-            gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds, spare=spare)
-        if gone:
-            # G5: the tombstones first, the payload after (G6). Else a power cut while a detached directory is
-            # emptied or recycled could bring it back under its old name, half of it gone.
-            self.fs.sync_directory(self.layout.generations)
-            self.fs.sync_directory(self.layout.staging)
-            self.fs.sync_directory(self.layout.home)
+            gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds)
+        collect.settle(self.fs, self.layout, spare=spare)  # G4, G5
         late = {verdict.number: verdict for verdict in stays}
         return gone, [late.get(item.number, item) for item in verdicts if item.number not in gone]
 

@@ -38,6 +38,8 @@ def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
         except OSError:
             if operation.source is not None:
                 _point(fs, layout, operation.source)
+                # For good, before anybody removes the target: the disk may have it as current already.
+                fs.sync_directory(layout.home)
             raise
 
 

@@ -8,6 +8,10 @@ the path in them; the command line turns them into exit status 5.
 
 Nothing here follows a symbolic link in the last component of a path that it
 writes to.
+
+Whatever changes the disk ends in one of the elementary operations at the end of
+the class, one system call each: an implementation that counts, fails or loses
+operations overrides those and nothing else (tests/faulty.py).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import lzma
 import os
 import signal
 import stat
@@ -23,19 +28,25 @@ import tarfile
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from siteswap.archive import ArchiveError, SourceTree, members
 from siteswap.errors import Kind, SiteswapError
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
-_LINK_THREADS = 2
 _COPY_CHUNK = 1 << 20
+_DEEPEST = 64
 _FICLONE = 0x40049409
+
+_Path = str | Path
+_Place = int | str | Path
+"""A descriptor or a path."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +104,6 @@ class Lock:
             os.close(self.descriptor)
             self.descriptor = -1
 
-    def note(self, text: str) -> None:
-        """Write who we are into the locked file, for those who wait. Neither atomic nor durable."""
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, text.encode(errors="replace"), 0)
-
     def __enter__(self) -> Lock:
         return self
 
@@ -107,6 +113,8 @@ class Lock:
 
 class FileSystem:
     """The real file system."""
+
+    _link_threads = 2
 
     def __init__(self, access: Access | None = None) -> None:
         """With `access`, what is made here gets that owner and those bits; else the process's own."""
@@ -140,6 +148,11 @@ class FileSystem:
     def is_program(self, path: Path) -> bool:
         """Whether `path` leads to a file that this user may execute."""
         return os.path.isfile(path) and os.access(path, os.X_OK)
+
+    def free(self, path: Path) -> int:
+        """Bytes that this user may still write to the file system that holds `path`."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
 
     def may_write(self, path: Path) -> bool:
         """Whether this user may make entries in a directory."""
@@ -228,7 +241,7 @@ class FileSystem:
         Others may pass through it by name, not look into it: what is in it says itself who may read it.
         """
         path = Path(tempfile.mkdtemp(prefix="siteswap-"))
-        os.chmod(path, 0o711)
+        self._chmod(path, 0o711)
         try:
             yield path
         finally:
@@ -239,7 +252,7 @@ class FileSystem:
         if parents and not os.path.isdir(path.parent):
             self.make_directory(path.parent, parents=True)
         try:
-            os.mkdir(path)
+            self._mkdir(path, 0o777)
         except FileExistsError:
             if not parents or not os.path.isdir(path):
                 raise
@@ -256,45 +269,49 @@ class FileSystem:
         for path in relative:
             full = f"{root}/{path}"
             try:
-                os.mkdir(full, mode)
+                self._mkdir(full, mode)
             except FileExistsError:
                 if not stat.S_ISDIR(os.lstat(full).st_mode):
                     raise
                 continue
             if own or not exact:
-                self._own(Path(full), mode)
+                self._own(full, mode)
 
     def write(self, path: Path, content: bytes, *, executable: bool = False, durable: bool = False) -> None:
         """Write a new file, or replace one. Not atomic; durable (file only) on request."""
         with contextlib.suppress(FileNotFoundError):
             # A link or a shared inode at this path must be replaced, never written through.
-            os.unlink(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
-        with _naming(path), open(descriptor, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            self._own_open(stream.fileno(), self.access.file(executable))
-            if durable:
-                os.fsync(stream.fileno())
+            self._unlink(path)
+        descriptor = self._create(path)
+        try:
+            with _naming(path):
+                self._write(descriptor, content)
+                self._own(descriptor, self.access.file(executable))
+                if durable:
+                    self._fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def write_stream(self, path: Path, chunks: Iterable[bytes], *, executable: bool = False) -> None:
         """Write a new file piece by piece. Neither atomic nor durable."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with _naming(path), open(descriptor, "wb") as stream:
-            for chunk in chunks:
-                stream.write(chunk)
-            self._own_open(stream.fileno(), self.access.file(executable))
+        descriptor = self._create(path)
+        try:
+            with _naming(path):
+                for chunk in chunks:
+                    self._write(descriptor, chunk)
+                self._own(descriptor, self.access.file(executable))
+        finally:
+            os.close(descriptor)
 
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file's content. Atomic and durable."""
         fresh = self.free_name(path.parent, f".{path.name}")
         try:
             self.write(fresh, content, durable=True)
-            os.rename(fresh, path)
+            self._rename(fresh, path)
         except BaseException:
             with contextlib.suppress(OSError):  # the failure that brought us here is the one to report
-                os.unlink(fresh)
+                self._unlink(fresh)
             raise
         self.sync_directory(path.parent)
 
@@ -304,15 +321,14 @@ class FileSystem:
         A line torn by an earlier crash is ended first, so that it cannot spoil this one.
         """
         new = self.entry(path) is None
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = self._open_or_create(path, os.O_RDWR | os.O_APPEND)
         try:
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            os.write(descriptor, (b"\n" if torn else b"") + line.encode() + b"\n")
+            self._write(descriptor, (b"\n" if torn else b"") + line.encode() + b"\n")
             if new:
-                self._own_open(descriptor, self.access.file(False))
-            os.fsync(descriptor)
+                self._own(descriptor, self.access.file(False))
+            self._fsync(descriptor)
         finally:
             os.close(descriptor)
         if new:
@@ -320,9 +336,9 @@ class FileSystem:
 
     def symlink(self, path: Path, target: str) -> None:
         """Make a symbolic link. Atomic, not durable."""
-        os.symlink(target, path)
+        self._symlink(target, path)
         if self._owner is not None:
-            os.lchown(path, *self._owner)
+            self._chown(path, *self._owner)
 
     def link_files(
         self,
@@ -363,7 +379,7 @@ class FileSystem:
                 os.close(source_fd)
             tick(len(names))
 
-        with ThreadPoolExecutor(_LINK_THREADS) as pool:
+        with ThreadPoolExecutor(self._link_threads) as pool:
             for _ in pool.map(one, by_directory.items()):
                 pass
 
@@ -385,7 +401,7 @@ class FileSystem:
                     iter(lambda: stream.read(_COPY_CHUNK), b""),
                     executable=bool(found.mode & 0o100),
                 )
-            os.utime(target, ns=(found.mtime_ns, found.mtime_ns))
+            self._set_time(target, found.mtime_ns)
 
     def extract(self, archive: Path, target: Path) -> None:
         """Unpack a source archive into a directory of ours; members that would leave it are refused.
@@ -393,13 +409,18 @@ class FileSystem:
         Neither atomic nor durable. Raises SiteswapError (requirement) for what is no safe archive.
         """
         try:
-            if archive.name.endswith(".zip"):
-                with zipfile.ZipFile(archive) as opened:
-                    opened.extractall(target)  # drops `..` and leading slashes by itself
-            else:
-                with tarfile.open(archive) as tar:
-                    tar.extractall(target, filter="data")
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError) as error:
+            with self.open(archive) as stream:
+                if archive.name.endswith(".zip"):
+                    members(stream)
+                    with zipfile.ZipFile(stream) as opened:
+                        opened.extractall(target)
+                else:
+                    with tarfile.open(fileobj=stream) as tar:
+                        tar.extractall(target, _looked_through(tar, stream), filter="data")
+        except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, KeyError, RecursionError,
+                OverflowError, OSError, lzma.LZMAError, zlib.error) as error:  # fmt: skip
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's, not the archive's
             raise SiteswapError(
                 Kind.REQUIREMENT,
                 f"{archive.name} is not a source archive that can be unpacked: {error}",
@@ -410,42 +431,40 @@ class FileSystem:
 
     def rename(self, source: Path, target: Path) -> None:
         """Move within one file system, replacing a file or link at `target`. Atomic, not durable."""
-        os.rename(source, target)
+        self._rename(source, target)
 
     def exchange(self, one: Path, other: Path) -> None:
         """Swap what two paths name. Atomic, not durable. Raises SiteswapError where the kernel cannot."""
-        result = _libc().renameat2(
-            _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
-        )
-        if result != 0:
-            number = ctypes.get_errno()
-            if number in (errno.EINVAL, errno.ENOSYS):
-                raise SiteswapError(
-                    Kind.SYSTEM,
-                    f"the file system of {one.parent} cannot exchange two names in one step",
-                    hint="put the environment on a local file system (ext4, xfs, btrfs, tmpfs)",
-                )
-            raise OSError(number, os.strerror(number), str(one))
+        try:
+            self._exchange(one, other)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS):
+                raise
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"the file system of {one.parent} cannot exchange two names in one step",
+                hint="put the environment on a local file system (ext4, xfs, btrfs, tmpfs)",
+            ) from error
 
     # -- removing --------------------------------------------------------------------------------
 
     def unlink(self, path: Path) -> None:
         """Remove a file or link; nothing happens when it is not there. Atomic, not durable."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+            self._unlink(path)
 
     def unlink_files(self, root: Path, relative: Iterable[str]) -> None:
         """Remove many files below `root`; missing ones are skipped. Neither atomic nor durable."""
         for path in relative:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(f"{root}/{path}")
+                self._unlink(f"{root}/{path}")
 
     def remove_empty_directories(self, root: Path, relative: Iterable[str]) -> list[str]:
         """Remove those directories that are empty, in the order given; says which. Not durable."""
         removed = []
         for path in relative:
             try:
-                os.rmdir(f"{root}/{path}")
+                self._rmdir(f"{root}/{path}")
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.ENOENT, errno.EEXIST, errno.ENOTDIR):
                     raise
@@ -463,11 +482,12 @@ class FileSystem:
             return
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            _empty(descriptor)
+            while self._empty(descriptor, descriptor, 0):
+                pass  # what was too deep has been moved up
         finally:
             os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
-            os.rmdir(path)
+            self._rmdir(path)
 
     # -- durability ------------------------------------------------------------------------------
 
@@ -475,7 +495,7 @@ class FileSystem:
         """Make the entries of a directory durable."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(descriptor)
+            self._fsync(descriptor)
         finally:
             os.close(descriptor)
 
@@ -483,9 +503,8 @@ class FileSystem:
         """Make everything written so far to the file system that holds `path` durable."""
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if _libc().syncfs(descriptor) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), str(path))
+            with _naming(path):
+                self._syncfs(descriptor)
         finally:
             os.close(descriptor)
 
@@ -497,11 +516,13 @@ class FileSystem:
         Raises SiteswapError (system) where the file system has no locks: siteswap
         never goes on without [I11]. Raises FileNotFoundError without `make`.
         """
-        flags = os.O_NOFOLLOW | os.O_CLOEXEC | (os.O_RDWR | os.O_CREAT if make else os.O_RDONLY)
-        descriptor = os.open(path, flags, 0o600)
+        if make:
+            descriptor = self._open_or_create(path, os.O_RDWR)
+        else:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if make and os.fstat(descriptor).st_uid == os.geteuid():
-                self._own_open(descriptor, self.access.file(False))
+                self._own(descriptor, self.access.file(False))
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
@@ -516,6 +537,11 @@ class FileSystem:
                 ) from error
             raise
         return Lock(descriptor)
+
+    def note(self, lock: Lock, text: str) -> None:
+        """Write who we are into a locked file, for those who wait. Neither atomic nor durable."""
+        self._truncate(lock.descriptor)
+        self._write(lock.descriptor, text.encode(errors="replace"))
 
     def nobody_else_has_open(self, lock: Lock) -> bool:
         """Whether no other open file, mapping or descriptor of the locked file exists (F_SETLEASE).
@@ -542,7 +568,7 @@ class FileSystem:
 
     def give(self, path: Path, uid: int, gid: int) -> None:
         """Give a file or directory of ours to another user; a link is not followed. Not durable."""
-        os.chown(path, uid, gid, follow_symlinks=False)
+        self._chown(path, uid, gid)
 
     def own_byte_code(self, root: Path, directories: Iterable[str], maker: int | None = None) -> None:
         """Give the byte-code that checks left below `root` to the owner that `access` names.
@@ -561,31 +587,27 @@ class FileSystem:
             descriptor = os.open(cache, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 if os.fstat(descriptor).st_uid in makers:
-                    os.fchown(descriptor, *wanted)
+                    self._chown(descriptor, *wanted)
                 for name in os.listdir(descriptor):
                     found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
                     if found.st_uid in makers and found.st_nlink == 1:
-                        os.chown(name, *wanted, dir_fd=descriptor, follow_symlinks=False)
+                        self._chown(name, *wanted, dir_fd=descriptor)
             finally:
                 os.close(descriptor)
 
     def _needs_owner(self) -> bool:
         return self._owner is not None
 
-    def _own(self, path: Path, mode: int) -> None:
+    def _own(self, place: _Place, mode: int) -> None:
+        """Give something of ours, by path or descriptor, its owner and mode."""
         if self._owner is not None:
-            os.chown(path, *self._owner, follow_symlinks=False)
-        os.chmod(path, mode)
-
-    def _own_open(self, descriptor: int, mode: int) -> None:
-        if self._owner is not None:
-            os.fchown(descriptor, *self._owner)
-        os.fchmod(descriptor, mode)
+            self._chown(place, *self._owner)
+        self._chmod(place, mode)
 
     def _link_one(self, source_fd: int, source: str, target_fd: int, target: str, copy: bool) -> None:
         if not copy:
             try:
-                os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+                self._link(source, target, source_fd, target_fd)
             except OSError as error:
                 # Another file system; too many links to one inode; a kernel that protects hard links to
                 # files of other users. A copy is right in each of these cases, only slower.
@@ -599,22 +621,143 @@ class FileSystem:
         read = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source_fd)
         try:
             found = os.fstat(read)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            write = os.open(target, flags, 0o600, dir_fd=target_fd)
+            write = self._create(target, dir_fd=target_fd)
             try:
-                try:
-                    fcntl.ioctl(write, _FICLONE, read)
-                except OSError:
-                    # No reflinks here: the bytes are copied instead.
-                    offset = 0
-                    while sent := os.sendfile(write, read, offset, _COPY_CHUNK):
-                        offset += sent
-                self._own_open(write, self.access.file(bool(found.st_mode & 0o100)))
-                os.utime(write, ns=(found.st_mtime_ns, found.st_mtime_ns))
+                self._copy_content(read, write)
+                self._own(write, self.access.file(bool(found.st_mode & 0o100)))
+                self._set_time(write, found.st_mtime_ns)
             finally:
                 os.close(write)
         finally:
             os.close(read)
+
+    def _empty(self, descriptor: int, top: int, depth: int) -> bool:
+        """Remove everything in an open directory, by descriptor: no renamed parent leads us astray.
+
+        Programs may leave trees deeper than there are descriptors: from some depth on,
+        directories are moved to `top` instead. Returns whether there were such.
+        """
+        moved = False
+        if os.fstat(descriptor).st_mode & 0o700 != 0o700:
+            self._chmod(descriptor, 0o700)  # a directory without the write bit cannot be emptied
+        with os.scandir(descriptor) as entries:
+            items = [(item.name, item.is_dir(follow_symlinks=False)) for item in entries]
+        for name, is_directory in items:
+            try:
+                if not is_directory:
+                    self._unlink(name, dir_fd=descriptor)
+                    continue
+                if depth == _DEEPEST:
+                    self._chmod(name, 0o700, dir_fd=descriptor)
+                    fresh = self.free_name(Path(f"/proc/self/fd/{top}"), "deep")
+                    self._rename(f"/proc/self/fd/{descriptor}/{name}", fresh)
+                    moved = True
+                    continue
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+                try:
+                    inner = os.open(name, flags, dir_fd=descriptor)
+                except PermissionError:  # programs leave such directories behind; nobody runs here any more
+                    self._chmod(name, 0o700, dir_fd=descriptor)
+                    inner = os.open(name, flags, dir_fd=descriptor)
+                try:
+                    moved |= self._empty(inner, top, depth + 1)
+                finally:
+                    os.close(inner)
+                self._rmdir(name, dir_fd=descriptor)
+            except FileNotFoundError:
+                continue  # somebody else clears the same garbage
+        return moved
+
+    # -- elementary operations: all that changes the disk, one system call each -------------------
+
+    def _mkdir(self, path: _Path, mode: int) -> None:
+        os.mkdir(path, mode)
+
+    def _create(self, path: _Path, *, dir_fd: int | None = None) -> int:
+        """A new empty file, open for writing; what is there already is never opened."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(path, flags, 0o600, dir_fd=dir_fd)
+
+    def _open_or_create(self, path: _Path, flags: int) -> int:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def _write(self, descriptor: int, content: bytes) -> None:
+        """Write all of it, where the descriptor stands."""
+        rest = memoryview(content)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+
+    def _copy_content(self, source: int, target: int) -> None:
+        try:
+            fcntl.ioctl(target, _FICLONE, source)
+        except OSError:
+            # No reflinks here: the bytes are copied instead.
+            offset = 0
+            while sent := os.sendfile(target, source, offset, _COPY_CHUNK):
+                offset += sent
+
+    def _truncate(self, descriptor: int) -> None:
+        os.ftruncate(descriptor, 0)
+
+    def _chmod(self, place: _Place, mode: int, *, dir_fd: int | None = None) -> None:
+        os.chmod(place, mode, dir_fd=dir_fd)
+
+    def _chown(self, place: _Place, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
+        if isinstance(place, int):
+            os.fchown(place, uid, gid)
+        else:
+            os.chown(place, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
+
+    def _set_time(self, place: _Place, nanoseconds: int) -> None:
+        os.utime(place, ns=(nanoseconds, nanoseconds))
+
+    def _link(self, source: str, target: str, source_fd: int, target_fd: int) -> None:
+        os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
+
+    def _symlink(self, target: str, path: _Path) -> None:
+        os.symlink(target, path)
+
+    def _rename(self, source: _Path, target: _Path) -> None:
+        os.rename(source, target)
+
+    def _exchange(self, one: _Path, other: _Path) -> None:
+        result = _libc().renameat2(
+            _AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), ctypes.c_uint(_RENAME_EXCHANGE)
+        )
+        if result != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(one))
+
+    def _unlink(self, path: _Path, *, dir_fd: int | None = None) -> None:
+        os.unlink(path, dir_fd=dir_fd)
+
+    def _rmdir(self, path: _Path, *, dir_fd: int | None = None) -> None:
+        os.rmdir(path, dir_fd=dir_fd)
+
+    def _fsync(self, descriptor: int) -> None:
+        """Make a file's content, or a directory's entries, durable."""
+        os.fsync(descriptor)
+
+    def _syncfs(self, descriptor: int) -> None:
+        """Make everything on that file system durable."""
+        if _libc().syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+
+def _looked_through(tar: tarfile.TarFile, stream: BinaryIO) -> list[tarfile.TarInfo]:
+    """The members of a source archive, once all of it is known to be harmless. Raises ArchiveError."""
+    tree, found, before = SourceTree(os.fstat(stream.fileno()).st_size), list[tarfile.TarInfo](), -1
+    for member in tar:
+        if member.offset <= before or member.size < 0:
+            raise ArchiveError("it leads back into itself")  # and `tarfile` would go round for ever
+        before = member.offset
+        kinds = ((member.isreg(), "file"), (member.isdir(), "directory"), (member.issym(), "link"))
+        kind = next((kind for fits, kind in kinds if fits), "hard" if member.islnk() else "other")
+        tree.add(member.name, kind, member.size, member.linkname)
+        found.append(member)
+    tree.finish()
+    return found
 
 
 def access_of(path: Path) -> Access:
@@ -679,32 +822,6 @@ def _kind_of(item: os.DirEntry[str]) -> str:
     if item.is_dir(follow_symlinks=False):
         return "directory"
     return "file" if item.is_file(follow_symlinks=False) else "other"
-
-
-def _empty(descriptor: int) -> None:
-    """Remove everything in an open directory, by descriptor, so that no renamed parent leads us astray."""
-    if os.fstat(descriptor).st_mode & 0o700 != 0o700:
-        os.fchmod(descriptor, 0o700)  # a directory without the write bit cannot be emptied
-    with os.scandir(descriptor) as entries:
-        items = [(item.name, item.is_dir(follow_symlinks=False)) for item in entries]
-    for name, is_directory in items:
-        try:
-            if not is_directory:
-                os.unlink(name, dir_fd=descriptor)
-                continue
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-            try:
-                inner = os.open(name, flags, dir_fd=descriptor)
-            except PermissionError:  # programs leave such directories behind; nobody runs here any more
-                os.chmod(name, 0o700, dir_fd=descriptor)
-                inner = os.open(name, flags, dir_fd=descriptor)
-            try:
-                _empty(inner)
-            finally:
-                os.close(inner)
-            os.rmdir(name, dir_fd=descriptor)
-        except FileNotFoundError:
-            continue  # somebody else clears the same garbage
 
 
 def _libc() -> ctypes.CDLL:

@@ -30,6 +30,9 @@ FORMAT_VERSION = 1
 CORNER = ".generation"
 """Directory inside a generation for what is siteswap's own."""
 
+SETTINGS = "siteswap.toml"
+"""The user's settings, in the environment's own directory."""
+
 _NUMBER = re.compile(r"[1-9][0-9]*\Z")
 
 
@@ -92,6 +95,16 @@ class Layout:
     root: Path
 
     @property
+    def creating(self) -> Path:
+        """Where an environment is made before it stands at its root: beside it."""
+        return self.root.parent / f".{self.root.name[:40]}.siteswap-creating"
+
+    @property
+    def creating_lock(self) -> Path:
+        """Held by whoever makes it."""
+        return self.creating.with_name(f"{self.creating.name}.lock")
+
+    @property
     def home(self) -> Path:
         """Everything that is siteswap's own."""
         return self.root / ".siteswap"
@@ -104,7 +117,7 @@ class Layout:
     @property
     def settings(self) -> Path:
         """Standing gates of the environment (TOML), if the user wrote some; no generation's."""
-        return self.root / "siteswap.toml"
+        return self.root / SETTINGS
 
     @property
     def format(self) -> Path:

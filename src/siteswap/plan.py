@@ -13,6 +13,8 @@ import posixpath
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from packaging.utils import canonicalize_name
+
 from siteswap.cache import File, Index
 from siteswap.errors import Kind, SiteswapError
 from siteswap.manifest import Interpreter
@@ -87,6 +89,28 @@ def read_record(text: str, dist_info: str) -> list[Row]:
 def _relative(path: str, base: str) -> str:
     prefix = f"{base}/"
     return path[len(prefix) :] if path.startswith(prefix) else posixpath.relpath(path, base)
+
+
+def misplaced(paths: Iterable[str], dist_info: str, name: str, interpreter: Interpreter) -> list[str]:
+    """What is wrong with where a distribution's files would go, by themselves: a line each.
+
+    Two that would be one, and what readers of metadata would take for another distribution's.
+    """
+    problems, seen = [], set[str]()
+    sites = {interpreter.schemes["purelib"], interpreter.schemes["platlib"]}
+    for path in paths:
+        if path in seen:
+            problems.append(f"{name} has two files for {path}")
+        seen.add(path)
+        for site in sites:
+            if not path.startswith(f"{site}/"):
+                continue
+            first = path[len(site) + 1 :].partition("/")[0]
+            stem, _, kind = first.lower().rpartition(".")
+            other = kind == "dist-info" and f"{site}/{first}" != dist_info
+            if other or (kind == "egg-info" and canonicalize_name(stem.partition("-")[0]) != name):
+                problems.append(f"{path} of {name} would pass for metadata of another distribution")
+    return problems
 
 
 def directories_of(paths: Iterable[str]) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from siteswap import collect
+from siteswap.errors import SiteswapError
 from siteswap.flip import FlipLock, history, published, unlink_top_level
 from siteswap.fs import FileSystem
 from siteswap.generation import Generation, listed, read_current
@@ -20,6 +23,9 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
     removed = []
     with flip_lock():
         current = read_current(fs, layout)
+        # A command that was killed in the middle of a flip may have left a `current` that is not durable. It
+        # becomes so before anything is built on it, removed because of it, or reported to be done already.
+        fs.sync_directory(layout.home)
         known = published(history(fs, layout)) | {current}
         fs.unlink(layout.next_current)
         # What `fs.replace` was about to give its name: tags under the flip lock, logs under the writer lock.
@@ -35,4 +41,21 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
             doomed = fs.free_name(layout.staging, f"unpublished-{number}")
             fs.rename(layout.generation(number).path, doomed)
             removed.append(str(number))
+    _clear_creation(fs, layout)
     return removed + collect.clear(fs, layout)
+
+
+def _clear_creation(fs: FileSystem, layout: Layout) -> None:
+    """Remove what `create` left beside the environment when it was killed right after its last rename."""
+    if fs.entry(layout.creating_lock) is None:
+        return
+    # The directory beside is not ours: what may not be removed there, or has no lock, stays.
+    with contextlib.suppress(OSError, SiteswapError):
+        lock = fs.lock(layout.creating_lock, make=False)
+        if lock is None:
+            return  # long names share their beginning: another environment is being created
+        with lock:
+            named = fs.entry(layout.creating_lock)
+            if named is not None and named.inode == fs.inode(lock):
+                fs.remove_tree(layout.creating)
+                fs.unlink(layout.creating_lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -39,7 +40,9 @@ class Waiting:
         while True:
             lock = self.fs.lock(path)
             if lock is not None:
-                lock.note(f"PID {os.getpid()} siteswap {self.command}".rstrip())
+                # For those who wait, no more: a full disk must not stop a command that may make room.
+                with contextlib.suppress(OSError):
+                    self.fs.note(lock, f"PID {os.getpid()} siteswap {self.command}".rstrip())
                 return lock
             holder = self._holder(path)
             if self.timeout is not None and time.monotonic() - begun >= self.timeout:
