@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
@@ -19,6 +19,9 @@ _CHUNK = 1 << 18
 _ATTEMPTS = 4
 _CONNECT_TIMEOUT = 15.0
 _READ_TIMEOUT = 60.0
+_PATIENCE = 120.0
+_SLOWEST = 1000
+"""Bytes a second that a download must have brought on the average, once our patience is over."""
 _INDEX_VARIABLES = (
     "UV_DEFAULT_INDEX",
     "UV_INDEX",
@@ -52,6 +55,13 @@ class Fetcher:
         """
         if "://" not in artifact.location:
             return self._local(artifact, target, tick)
+        if urlsplit(artifact.location).scheme.lower() not in ("http", "https"):
+            where = without_password(artifact.location)
+            raise SiteswapError(
+                Kind.REQUIREMENT,
+                f"{artifact.title} is to come from {where}: neither http nor https",
+                hint="name a web address or a file",
+            )
         problem: Exception | None = None
         for attempt in range(_ATTEMPTS):
             if attempt:
@@ -78,7 +88,7 @@ class Fetcher:
             artifact.location, stream=True, auth=auth, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)
         ) as response:
             response.raise_for_status()
-            return self._take(artifact, target, response.iter_content(_CHUNK), tick)
+            return self._take(artifact, target, _pieces(artifact, response), tick)
 
     def _local(self, artifact: Artifact, target: Path, tick: Tick) -> dict[str, str]:
         try:
@@ -95,7 +105,7 @@ class Fetcher:
         digests = {
             name: hashlib.new(name)
             for name in {"sha256", *artifact.hashes}
-            if name in hashlib.algorithms_available
+            if name in hashlib.algorithms_available and not name.startswith("shake")  # no hash of one length
         }
         size = 0
 
@@ -103,6 +113,8 @@ class Fetcher:
             nonlocal size
             for chunk in chunks:
                 size += len(chunk)
+                if artifact.size is not None and size > artifact.size:
+                    raise _wrong_size(artifact, f"more than {artifact.size}")
                 for digest in digests.values():
                     digest.update(chunk)
                 tick(len(chunk))
@@ -120,17 +132,44 @@ class Fetcher:
                     detail=f"expected {name} {expected}\n   found {name} {found.get(name)}",
                 )
         if artifact.size is not None and size != artifact.size:
-            raise SiteswapError(
-                Kind.REQUIREMENT,
-                f"{artifact.title}: expected {artifact.size} bytes, {size} arrived",
-                hint="try again; if it persists, resolve again",
-            )
+            raise _wrong_size(artifact, str(size))
         return found
 
     def _session(self) -> Any:
         if self._cached_session is None:
             self._cached_session = _new_session()
         return self._cached_session
+
+
+def _wrong_size(artifact: Artifact, arrived: str) -> SiteswapError:
+    return SiteswapError(
+        Kind.REQUIREMENT,
+        f"{artifact.title}: expected {artifact.size} bytes, {arrived} arrived",
+        hint="try again; if it persists, resolve again",
+    )
+
+
+def _pieces(artifact: Artifact, response: Any) -> Iterator[bytes]:
+    """The file as it is on the server, as it arrives; not unpacked, whatever the server says of its coding.
+
+    Raises OSError where the connection breaks, SiteswapError (requirement) for a trickle without end.
+    """
+    from urllib3.exceptions import HTTPError
+
+    begun, count = time.monotonic(), 0
+    try:
+        while piece := response.raw.read1(_CHUNK, decode_content=False):
+            count += len(piece)
+            seconds = time.monotonic() - begun
+            if seconds > _PATIENCE and count < seconds * _SLOWEST:
+                raise SiteswapError(
+                    Kind.REQUIREMENT,
+                    f"{artifact.title} arrives too slowly: {count} bytes in {seconds:.0f} s",
+                    hint="try again later, or name another index",
+                )
+            yield piece
+    except HTTPError as error:
+        raise OSError(str(error)) from error
 
 
 def _new_session() -> Any:
@@ -154,10 +193,11 @@ def _new_session() -> Any:
     class Session(requests.Session):
         def get_redirect_target(self, resp: requests.Response) -> str | None:
             target = super().get_redirect_target(resp)
-            if target and resp.url.startswith("https:") and target.startswith("http:"):
+            there = urlsplit(urljoin(resp.url, target.strip())).scheme.lower() if target else "https"
+            if there != "https" and resp.url.lower().startswith("https:"):
                 raise SiteswapError(
                     Kind.REQUIREMENT,
-                    f"{without_password(resp.url)} redirects from https to http: refused",
+                    f"{without_password(resp.url)} redirects from https to {there}: refused",
                     hint="name an index that stays with https",
                 )
             return target

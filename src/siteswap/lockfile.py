@@ -83,9 +83,9 @@ class Artifact:
 
     @property
     def filename(self) -> str:
-        """Last part of the location."""
-        path = urlsplit(self.location).path if "://" in self.location else self.location
-        return unquote(path.rstrip("/").rsplit("/", 1)[-1])
+        """Last part of the location: one name, whatever is quoted in it."""
+        path = unquote(urlsplit(self.location).path) if "://" in self.location else self.location
+        return path.rstrip("/").rsplit("/", 1)[-1]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class LockFile:
                 f"the lock does not fit Python {interpreter.version} here: {error}",
                 hint="make the lock for this interpreter and platform",
             ) from error
-        found = [_artifact(package, chosen, self.base) for package, chosen in selected]
+        found = [_sound(_artifact(package, chosen, self.base)) for package, chosen in selected]
         compatible = set(tags)
         result = []
         for (package, _), artifact in zip(selected, found, strict=True):
@@ -175,6 +175,22 @@ class LockFile:
     def direct(self, interpreter: Interpreter) -> list[Artifact]:
         """Those artifacts that are named by URL or path."""
         return [item for item in self.artifacts(interpreter, {}) if item.direct]
+
+
+def _sound(artifact: Artifact) -> Artifact:
+    """The artifact, if what it says of itself can be a file's name and a directory below the source."""
+    parts = (artifact.subdirectory or "").split("/")
+    if ".." in parts or (artifact.subdirectory or "").startswith("/"):
+        problem = f"the subdirectory {artifact.subdirectory!r} of {artifact.title} is not inside its source"
+    elif artifact.kind in ("wheel", "sdist") and not _is_name(artifact.filename):
+        problem = f"{artifact.title} has no file name in its address {artifact.location[:200]!r}"
+    else:
+        return artifact
+    raise SiteswapError(Kind.REQUIREMENT, problem, hint="make the lock again, from an index that you trust")
+
+
+def _is_name(text: str) -> bool:
+    return text not in ("", ".", "..") and text.isprintable() and len(text.encode()) <= 255
 
 
 def _held(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from siteswap import activate, launcher, runtime
 from siteswap.fs import FileSystem
-from siteswap.layout import CORNER, GenerationLayout, Layout
+from siteswap.layout import CORNER, SETTINGS, GenerationLayout, Layout
 from siteswap.manifest import Interpreter
 from siteswap.version import __version__
 
@@ -60,7 +60,9 @@ def names(interpreter: Interpreter) -> list[str]:
 
 def reserved(interpreter: Interpreter) -> list[str]:
     """Paths that no distribution may claim: siteswap's own, and what must stay a directory or a link."""
-    own = [*names(interpreter), CORNER, ".siteswap", f"{interpreter.purelib}/_siteswap", "include/"]
+    # A file of this kind beside the launcher would replace sys.path, the runtime with it.
+    own = [*names(interpreter), *(f"bin/{name}._pth" for name in python_names(interpreter))]
+    own += [CORNER, ".siteswap", SETTINGS, f"{interpreter.purelib}/_siteswap", "include/"]
     return [*own, "lib64"] if interpreter.lib64 else own
 
 

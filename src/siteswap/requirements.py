@@ -34,6 +34,8 @@ _PATH_LIKE = re.compile(r"^(\.{1,2}(/|$|\[)|/|~/|file:)|.*\.(whl|tar\.gz|zip|tgz
 _URL_LIKE = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _EXTRAS = re.compile(r"\[[^\]]*\]$")
 _HASH = re.compile(r"\s--hash[=\s]([a-z0-9]+):([0-9a-fA-F]+)")
+_STRONG = ("sha256", "sha384", "sha512")
+_LONGEST_LINE = 16_384
 _COMMENT = re.compile(r"(^|\s)#.*$")
 
 # Options that a requirements file may hold, and how many words follow them.
@@ -130,7 +132,7 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
     if not _PATH_LIKE.match(text) or " @ " in text:
         try:
             parsed = Specifier(text)
-        except InvalidRequirement as error:
+        except (InvalidRequirement, RecursionError) as error:
             if not _URL_LIKE.match(text):
                 if os.sep in text and fs.entry(base / split_extras(text)[0]) is not None:
                     return _local(text, base, fs, editable)
@@ -204,6 +206,13 @@ def parse_file(
 def _file_line(line: str, path: Path, fs: FileSystem, within: Sequence[Path]) -> Request:
     hashes = frozenset(f"{algorithm}:{digest.lower()}" for algorithm, digest in _HASH.findall(line))
     line = _HASH.sub("", line).strip()
+    weak = {item for item in hashes if item.partition(":")[0] not in _STRONG}
+    if weak or len(line) > _LONGEST_LINE:
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{min(weak)[:100]} is no hash to rely on" if weak else f"a line has {len(line):,} characters",
+            hint=f"one requirement a line, with hashes of {', '.join(_STRONG)}",
+        )
     option, _, rest = (
         line.replace("=", " ", 1).partition(" ") if line.startswith("--") else line.partition(" ")
     )

@@ -7,6 +7,7 @@ with the base interpreter; nothing of it reaches the environment but the wheel.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from siteswap.lockfile import Artifact
 from siteswap.manifest import Interpreter
 
 _SHOWN_LINES = 30
+_COMMIT = re.compile(r"([0-9a-fA-F]{7,64}|HEAD)\Z")
 
 
 class Builder:
@@ -54,7 +56,7 @@ class Builder:
             builder = ProjectBuilder.from_isolated_env(environment, str(tree), runner=runner)
             environment.install(builder.build_system_requires)
             environment.install(builder.get_requires_for_build(kind))
-            return Path(builder.build(kind, str(output)))
+            wheel = Path(builder.build(kind, str(output)))
         except (
             BuildBackendException,
             BuildException,
@@ -68,6 +70,14 @@ class Builder:
                 hint="see the build's output above; a compiler or a library may be missing",
                 detail=tail,
             ) from error
+        found = self._fs.entry(wheel)
+        if wheel.parent != output or found is None or found.kind != "file":
+            raise SiteswapError(
+                Kind.REQUIREMENT,
+                f"the build of {artifact.title} says that it made {wheel.name!r}, which is not there",
+                hint="report it to the makers of its build backend, or name a wheel",
+            )
+        return wheel
 
     def _source_tree(self, artifact: Artifact, scratch: Path) -> Path:
         if artifact.kind == "directory":
@@ -159,6 +169,12 @@ def _clean_environment() -> dict[str, str]:
 def _check_out(artifact: Artifact, tree: Path) -> None:
     """A work tree of one commit of a git repository, submodules included."""
     commit = artifact.commit or "HEAD"
+    if not _COMMIT.match(commit) or artifact.location.startswith("-"):
+        raise SiteswapError(
+            Kind.REQUIREMENT,
+            f"{artifact.title}: {commit!r} of {without_password(artifact.location)} is no commit",
+            hint="a lock names a commit by its whole number",
+        )  # and git would take it for an option
     steps: list[list[str | Path]] = [
         ["git", "init", "--quiet", tree],
         ["git", "-C", tree, "remote", "add", "origin", artifact.location],

@@ -10,11 +10,12 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
+import stat
 import zipfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import installer
 from installer.destinations import WheelDestination
@@ -22,11 +23,12 @@ from installer.exceptions import InstallerError
 from installer.records import Hash, RecordEntry, parse_record_file
 from installer.sources import WheelContentElement
 from installer.sources import WheelFile as AnyWheelFile
-from packaging.metadata import parse_email
+from installer.utils import parse_metadata_file
+from packaging.metadata import RawMetadata, parse_email
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from siteswap import process
+from siteswap import archive, process
 from siteswap.cache import Cache, Entry, File, Index
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import Fetcher
@@ -42,8 +44,10 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 _CHUNK = 1 << 20
-_WEAK = frozenset({"md5", "sha1", "sha224"})
-"""Hashes that RECORD may not use (PyPA binary distribution format)."""
+_STRONG = frozenset({"sha256", "sha384", "sha512", "sha3_256", "sha3_384", "sha3_512", "blake2b", "blake2s"})
+"""Hashes that RECORD may use: SHA-256 or better (PyPA binary distribution format)."""
+_LARGEST_TEXT = 64 << 20
+"""Bytes of the largest file of a .dist-info that is read whole."""
 
 
 @dataclass(frozen=True)
@@ -198,28 +202,16 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
     """Unpack a wheel below `target`, by scheme. Neither atomic nor durable: the cache publishes it.
 
     Raises SiteswapError (requirement) for anything that is not a valid wheel,
-    for a path that would leave its scheme, and for a file that differs from RECORD.
+    for a path that would leave its scheme, and for a file that differs from RECORD;
+    (system) where the disk has no room for it.
     """
     try:
         parse_wheel_filename(wheel.name)
-        with WheelFile.open(wheel) as source:
-            source.validate_record(validate_contents=False)
-            destination = _CacheDestination(fs, target, source)
-            installer.install(source, destination, {})
-            destination.require_complete()
-            metadata, _ = parse_email(source.read_dist_info("METADATA"))
-            return Index(
-                sha256=sha256,
-                name=metadata.get("name", source.distribution),
-                version=metadata.get("version", source.version),
-                root=destination.root,
-                dist_info=source.dist_info_dir,
-                requires=tuple(metadata.get("requires_dist", ())),
-                requires_python=metadata.get("requires_python"),
-                files=tuple(destination.files),
-                scripts=tuple(destination.scripts),
-                shared_mode=fs.access.shared,
-            )
+        with fs.open(wheel) as stream:
+            members = archive.members(stream)
+            _require_room(fs, wheel, target, members)
+            with zipfile.ZipFile(stream) as opened:
+                return _unpacked(fs, WheelFile(opened, stream, members), sha256, target)
     except (
         InstallerError, InvalidWheelFilename, zipfile.BadZipFile, KeyError, ValueError,
         configparser.Error, AssertionError,  # what `installer` says of malformed entry points
@@ -234,29 +226,111 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
         ) from error
 
 
+def _unpacked(fs: FileSystem, source: WheelFile, sha256: str, target: Path) -> Index:
+    source.validate_record(validate_contents=False)
+    source.validate_entry_points()
+    name, version, metadata = _identity(source)
+    destination = _CacheDestination(fs, target, source)
+    installer.install(source, destination, {})
+    destination.require_complete()
+    return Index(
+        sha256=sha256,
+        name=name,
+        version=version,
+        root=destination.root,
+        dist_info=source.dist_info_dir,
+        requires=tuple(metadata.get("requires_dist", ())),
+        requires_python=metadata.get("requires_python"),
+        files=tuple(destination.files),
+        scripts=tuple(destination.scripts),
+        shared_mode=fs.access.shared,
+    )
+
+
+def _require_room(fs: FileSystem, wheel: Path, target: Path, members: Sequence[archive.Member]) -> None:
+    needed, free = sum(member.size for member in members), fs.free(target)
+    if needed > free:
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"{wheel.name} needs {needed:,} bytes unpacked, and the disk of {target.parent} has {free:,}",
+            hint="make room there, or name another cache with SITESWAP_CACHE_DIR",
+        )
+
+
+def _identity(source: WheelFile) -> tuple[str, str, RawMetadata]:
+    """Name and version, on which file name, .dist-info and METADATA agree. Raises ValueError."""
+    metadata, _ = parse_email(source.read_dist_info("METADATA"))
+    name, version = metadata.get("name"), metadata.get("version")
+    if name is None or version is None:
+        raise ValueError("METADATA does not say once which name and version this is")
+    inside = source.dist_info_dir.removesuffix(".dist-info").partition("-")[2]
+    if canonicalize_name(name) != canonicalize_name(source.distribution):
+        raise ValueError(f"METADATA says that it is {name}")
+    for found in (version, inside):
+        if Version(found) != Version(source.version):
+            raise ValueError(f"the file's name says version {source.version}, what is in it says {found}")
+    return name, version, metadata
+
+
 class WheelFile(AnyWheelFile):
-    """A wheel without the byte-code in it.
+    """A wheel as `archive` reads it, without the byte-code in it.
 
     `installer` leaves that out too, but with a warning each; and warnings are the
     whole process's, where several threads cannot turn them off and on again.
     """
 
+    def __init__(self, opened: zipfile.ZipFile, stream: BinaryIO, members: Sequence[archive.Member]) -> None:
+        super().__init__(opened)
+        self._stream = stream
+        self.members = members
+
+    def read_dist_info(self, filename: str) -> str:
+        """Content of a file in the .dist-info directory. Raises ValueError."""
+        path = f"{self.dist_info_dir}/{filename}"
+        member = next((member for member in self.members if member.name == path), None)
+        if member is None:
+            raise ValueError(f"it has no {path}")
+        if member.size > _LARGEST_TEXT:
+            raise ValueError(f"{path} is too large: {member.size:,} bytes")
+        return b"".join(archive.content(self._stream, member)).decode("utf-8")
+
+    def validate_entry_points(self) -> None:
+        """Refuse what `installer` would expand, a few lines to gigabytes. Raises ValueError."""
+        if "entry_points.txt" not in self.dist_info_filenames:
+            return
+        text = self.read_dist_info("entry_points.txt")
+        if "%(" in text:
+            raise ValueError("entry_points.txt refers to itself with %(…)")
+
     def get_contents(self) -> Iterator[WheelContentElement]:
         """What `installer` is to install."""
-        for element in super().get_contents():
-            if "__pycache__" not in element[0][0].split("/")[:-1]:
-                yield element
+        for member in self.members:
+            if member.name.endswith("/") or "__pycache__" in member.name.split("/")[:-1]:
+                continue
+            pieces = cast("BinaryIO", _Pieces(archive.content(self._stream, member)))
+            executable = stat.S_ISREG(member.mode) and bool(member.mode & 0o111)
+            yield (member.name, "", ""), pieces, executable
+
+
+class _Pieces:
+    """As much of a stream as `write_file` needs."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next piece, b"" after the last."""
+        return next(self._pieces, b"")
 
 
 class _CacheDestination(WheelDestination):
     """Where `installer` writes: a directory for each scheme below one target."""
 
-    def __init__(self, fs: FileSystem, target: Path, source: AnyWheelFile) -> None:
+    def __init__(self, fs: FileSystem, target: Path, source: WheelFile) -> None:
         self._fs = fs
         self._target = target
         self._data_dir = source.data_dir
-        lines = source.read_dist_info("RECORD").splitlines()
-        self._expected = {path: (hash_, size) for path, hash_, size in parse_record_file(lines)}
+        self._expected = _record(source)
         self._unseen = {path for path in self._expected if not _is_unchecked(path, source.dist_info_dir)}
         self._made: set[Path] = set()
         self._seen: set[tuple[str, str]] = set()
@@ -280,10 +354,12 @@ class _CacheDestination(WheelDestination):
         archived = relative if scheme == self.root else f"{self._data_dir}/{scheme}/{relative}"
         if archived not in self._expected:
             archived = f"{self._data_dir}/{scheme}/{relative}"  # the root's own scheme may be spelled out too
+        if archived not in self._expected and not archived.endswith(_SIGNATURES):
+            raise ValueError(f"{archived} is not in RECORD")
         expected, expected_size = self._expected.get(archived, ("", ""))
         self._unseen.discard(archived)
         algorithm = expected.partition("=")[0] or "sha256"
-        if algorithm in _WEAK:
+        if algorithm not in _STRONG:
             raise ValueError(f"RECORD gives {archived} a hash that the format forbids ({algorithm})")
         digests = {name: hashlib.new(name) for name in {"sha256", algorithm}}
         size = 0
@@ -322,11 +398,25 @@ class _CacheDestination(WheelDestination):
 
 
 def _check_path(path: str, what: str, *, single: bool = False) -> None:
-    """Refuse what would leave its directory, or could not be listed and typed safely."""
-    parts = path.split("/")
-    bad = any(part in ("", ".", "..") for part in parts) or "\\" in path or (single and len(parts) > 1)
-    if bad or any(ord(character) < 32 or ord(character) == 127 for character in path):
+    """Refuse what would leave its directory, or could not be listed and typed safely. Raises ValueError."""
+    archive.check_path(path, what)
+    if single and "/" in path:
         raise ValueError(f"{what} has a path that is not allowed")
+
+
+def _record(source: WheelFile) -> Mapping[str, tuple[str, str]]:
+    """Hash and size of each file, by RECORD; the sizes are those of the archive. Raises ValueError."""
+    sizes = {member.name: member.size for member in source.members}
+    found: dict[str, tuple[str, str]] = {}
+    for path, hash_, size in parse_record_file(source.read_dist_info("RECORD").splitlines()):
+        if found.setdefault(path, (hash_, size)) != (hash_, size):
+            raise ValueError(f"{path} is in RECORD twice")
+        if size and path in sizes and int(size) != sizes[path]:
+            raise ValueError(f"{path} does not have the size that RECORD gives")
+    return found
+
+
+_SIGNATURES = (".dist-info/RECORD.jws", ".dist-info/RECORD.p7s")
 
 
 def _is_unchecked(path: str, dist_info: str) -> bool:
@@ -336,11 +426,8 @@ def _is_unchecked(path: str, dist_info: str) -> bool:
 
 
 def _root_is_pure(source: AnyWheelFile) -> bool:
-    for line in source.read_dist_info("WHEEL").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip().lower() == "root-is-purelib":
-            return value.strip().lower() == "true"
-    return False
+    """As `installer` has it, which says where each file goes."""
+    return bool(parse_metadata_file(source.read_dist_info("WHEEL"))["Root-Is-Purelib"] == "true")
 
 
 def _same_version(found: str, expected: str | None) -> bool:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Callable
 from importlib import resources
 
 
 def scripts(environment: str, prompt: str) -> dict[str, str]:
     """Name and text of each activate script for the environment at that absolute path."""
-    return {
-        name: _template(name).replace("@ENVIRONMENT@", quote(environment)).replace("@PROMPT@", quote(prompt))
-        for name, quote in (("activate", shlex.quote), ("activate.fish", _fish), ("activate.csh", _csh))
-    }
+    values = {"@ENVIRONMENT@": environment, "@PROMPT@": prompt}
+
+    def filled(name: str, quote: Callable[[str], str]) -> str:
+        # In one pass: what is filled in may itself look like a place to fill.
+        return re.sub("@ENVIRONMENT@|@PROMPT@", lambda found: quote(values[found[0]]), _template(name))
+
+    quotes = {"activate": shlex.quote, "activate.fish": _fish, "activate.csh": _csh}
+    return {name: filled(name, quote) for name, quote in quotes.items()}
 
 
 def _template(name: str) -> str:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from siteswap.manifest import Distribution, Interpreter
 from siteswap.verdict import Check, Finding
+
+_NONSENSE = (ValueError, RecursionError)
+"""What `packaging` says of requirements, markers and versions that are none, too deep or too long."""
 
 
 def check(distributions: Iterable[Distribution], interpreter: Interpreter) -> list[Finding]:
@@ -106,26 +110,33 @@ def _requirements(
         if requirement is None:
             continue
         contexts = [{**interpreter.markers, "extra": extra} for extra in ("", *extras)]
-        if requirement.marker is None or any(requirement.marker.evaluate(context) for context in contexts):
+        if requirement.marker is None or any(_holds(requirement.marker, context) for context in contexts):
             yield requirement
+
+
+def _holds(marker: Marker, context: Mapping[str, str]) -> bool:
+    try:
+        return marker.evaluate(dict(context))
+    except _NONSENSE:
+        return False
 
 
 def _parse(text: str) -> Requirement | None:
     try:
         return Requirement(text.removeprefix("-e "))
-    except InvalidRequirement:
+    except _NONSENSE:
         return None  # what other installers overlook as well: nothing can be concluded from it
 
 
 def _satisfies(version: str, requirement: Requirement) -> bool:
     try:
         return requirement.specifier.contains(Version(version), prereleases=True)
-    except InvalidVersion:
+    except _NONSENSE:
         return True
 
 
 def _python_fits(specifier: str, interpreter: Interpreter) -> bool:
     try:
         return SpecifierSet(specifier).contains(interpreter.version, prereleases=True)
-    except InvalidSpecifier:
+    except _NONSENSE:
         return True

@@ -10,6 +10,9 @@ from types import FrameType
 
 from siteswap.errors import EXIT_STATUS, Kind, SiteswapError
 
+_WIDEST = 2000
+"""Characters of a line of an error: what packages say of themselves may be endless."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (docs/reference.md lists them).
@@ -56,8 +59,10 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 
 
 def _tell(error: SiteswapError) -> None:
+    from siteswap.cli.render import printable, printable_lines
+
     if error.detail:
-        print(error.detail, file=sys.stderr)
-    print(f"siteswap: {error.message}", file=sys.stderr)
+        print(printable_lines(error.detail, _WIDEST), file=sys.stderr)
+    print(f"siteswap: {printable(error.message, _WIDEST)}", file=sys.stderr)
     if error.hint:
-        print(f"  → {error.hint}", file=sys.stderr)
+        print(f"  → {printable(error.hint, _WIDEST)}", file=sys.stderr)

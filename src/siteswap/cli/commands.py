@@ -67,9 +67,10 @@ def _create(chosen: argparse.Namespace) -> None:
     if chosen.json:
         _print_json({"environment": str(made.layout.root), "generation": 1, "python": found.version})
         return
-    root = shlex.quote(str(made.layout.root))
-    print(f"{made.layout.root}: an empty environment with Python {found.version} ({found.executable})")
-    print(f"activate it with: . {root}/bin/activate")
+    root = str(made.layout.root)
+    about = f"{root}: an empty environment with Python {found.version} ({found.executable})"
+    print(render.printable(about))
+    print(render.printable(f"activate it with: . {shlex.quote(root)}/bin/activate"))
 
 
 def _install(chosen: argparse.Namespace) -> None:

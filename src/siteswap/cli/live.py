@@ -14,7 +14,7 @@ class Quiet(Progress):
     """For pipes: only what the user must know."""
 
     def waiting(self, holder: str) -> None:
-        print(f"siteswap: waiting for {holder}", file=sys.stderr, flush=True)
+        print(f"siteswap: waiting for {printable(holder)}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
         print(f"siteswap: note: {printable(text)}", file=sys.stderr, flush=True)
@@ -81,10 +81,10 @@ class Live(Quiet):
 
     def tried(self, check: str, what: str, outcome: str, seconds: float) -> None:
         line = f"{check:<16} {seconds:7.2f} s  {outcome:<7} {what}"
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(printable(line), highlight=False, markup=False)
 
     def waiting(self, holder: str) -> None:
-        self._console.print(f"waiting for {holder}", highlight=False, markup=False)
+        self._console.print(f"waiting for {printable(holder)}", highlight=False, markup=False)
 
     def note(self, text: str) -> None:
         self._console.print(f"note: {printable(text)}", highlight=False, markup=False)
@@ -111,7 +111,7 @@ class Live(Quiet):
             task = self._tasks.get("phase")
             if task is not None:
                 # Names come from archives and indexes: they must not be taken for markup.
-                self._bars.update(task, description=text.replace("[", "\\["))
+                self._bars.update(task, description=printable(text).replace("[", "\\["))
 
     def _finish(self) -> None:
         task = self._tasks.pop("phase", None)
