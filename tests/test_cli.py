@@ -1074,6 +1074,17 @@ def test_cache(siteswap: Siteswap, env: Path, wheels: Path, tmp_path: Path) -> N
     assert record_problems(generation(env)) == []
 
 
+def test_pruning_the_cache_leaves_what_others_are_making(siteswap: Siteswap, tmp_path: Path) -> None:
+    """A wheel that a running command unpacks stays; what a command that is gone left does not."""
+    incoming = tmp_path / "cache/incoming"
+    incoming.mkdir(parents=True)
+    running, gone = incoming / f"wheel.{os.getpid()}.1", incoming / f"wheel.{2**22 + 1}.1"
+    for path in (running, gone):
+        path.mkdir()
+    siteswap("cache", "prune", env={"SITESWAP_CACHE_DIR": str(tmp_path / "cache")}).ok()
+    assert (running.exists(), gone.exists()) == (True, False)
+
+
 def test_help_names_every_command(siteswap: Siteswap) -> None:
     """--help lists the commands and the exit codes."""
     text = siteswap("--help").ok().out

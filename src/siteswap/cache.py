@@ -124,14 +124,14 @@ class Cache:
         """
         if not incoming:
             return
-        self.fs.barrier(self.root)
+        self.fs.barrier(self.root)  # K2
         self.fs.make_directory(self.root / "wheels", parents=True)
         for path, sha256 in incoming:
             final = self.root / "wheels" / sha256
             if self.find(sha256) is None:
                 self.discard(sha256)  # an entry of another format, or a damaged one
                 try:
-                    self.fs.rename(path, final)
+                    self.fs.rename(path, final)  # K3
                     continue
                 except OSError:
                     if self.find(sha256) is None:
@@ -174,14 +174,17 @@ class Cache:
     def prune(self) -> int:
         """Remove everything; returns the bytes of what was removed. Environments are not affected."""
         total = self.size()
+        doomed = []
         for name, _ in self.fs.entries(self.root):
             if name != "incoming":
-                self.fs.rename(self.root / name, self.incoming(name))
+                doomed.append(self.incoming(name))
+                self.fs.rename(self.root / name, doomed[-1])
         # The names go first, for good: else a power cut could bring an entry back with half of its content.
         # What is left when we are killed lies where the next command that fills the cache clears.
         self.fs.sync_directory(self.root)
-        for name, _ in self.fs.entries(self.root / "incoming"):
-            self.fs.remove_tree(self.root / "incoming" / name)
+        for path in doomed:
+            self.fs.remove_tree(path)
+        self.clear_incoming()  # not what running commands are making there
         self.fs.remove_empty_directories(self.root, ["incoming"])
         return total
 

@@ -1,4 +1,7 @@
-"""Remove generations that nobody needs: a pure plan, and a sweep that proves disuse before each removal."""
+"""Remove generations that nobody needs: a pure plan, and a sweep that proves disuse before each removal.
+
+Numbers such as G3 are those of docs/crash-safety.md.
+"""
 
 from __future__ import annotations
 
@@ -88,13 +91,13 @@ def detach(fs: FileSystem, layout: Layout, number: Number, users: Iterable[User]
     where = layout.generation(number)
     if read_current(fs, layout) == number:
         return "current"
-    proof = lease.prove_unused(fs, where, number, users)
+    proof = lease.prove_unused(fs, where, number, users)  # G2
     if isinstance(proof, str):
         return proof
     with proof:
         away = fs.free_name(layout.staging, f"{_COLLECTED}{number}")
         fs.symlink(away, layout.TOMBSTONE)
-        fs.exchange(away, where.path)
+        fs.exchange(away, where.path)  # G3
     return None
 
 
@@ -108,12 +111,12 @@ def settle(fs: FileSystem, layout: Layout, *, spare: bool) -> None:
     collected = sorted(names, key=_collected, reverse=True)  # the newest is most like what is built next
     if not collected:
         return
-    fs.sync_directory(layout.generations)
-    fs.sync_directory(layout.staging)
+    fs.sync_directory(layout.generations)  # G4
+    fs.sync_directory(layout.staging)  # G4
     for name in collected:
         # A tombstone that was not put in place lies there too, when a crash or an error came before.
         if spare and fs.is_directory(layout.staging / name) and fs.entry(layout.spare) is None:
-            fs.rename(layout.staging / name, layout.spare)
+            fs.rename(layout.staging / name, layout.spare)  # G5
 
 
 def _collected(name: str) -> int:
@@ -154,11 +157,11 @@ def sweep(
 
 def clear(fs: FileSystem, layout: Layout) -> list[str]:
     """Remove everything in staging. The writer lock is held, so all of it is garbage [I9]."""
-    settle(fs, layout, spare=False)
+    settle(fs, layout, spare=False)  # G4 comes before G6
     names = [name for name, _ in fs.entries(layout.staging)]
     for name in names:
         try:
-            fs.remove_tree(layout.staging / name)
+            fs.remove_tree(layout.staging / name)  # G6
         except OSError as error:
             # A check that outlived its killed command goes on writing there: a later call removes the rest.
             # No name in staging is used twice but a candidate's, and checks begin after it has moved.

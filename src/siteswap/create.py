@@ -1,4 +1,7 @@
-"""Make an environment: everything at a hidden place beside it, then one rename."""
+"""Make an environment: everything at a hidden place beside it, then one rename.
+
+Numbers such as C4 are those of docs/crash-safety.md.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def create(
     making, lock_path = Layout(final.creating), final.creating_lock
     busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
     try:
-        lock = fs.lock(lock_path)
+        lock = fs.lock(lock_path)  # C1
     except SiteswapError:
         fs.unlink(lock_path)  # a file system without locks: the attempt leaves nothing
         raise
@@ -55,20 +58,20 @@ def create(
         raise busy
     try:
         try:
-            fs.remove_tree(making.root)  # what a crash left
-            _make(fs, making, final, found, system_site_packages, command)
-            fs.barrier(making.root)
+            fs.remove_tree(making.root)  # C1: what a crash left
+            _make(fs, making, final, found, system_site_packages, command)  # C2
+            fs.barrier(making.root)  # C3
             _require_vacant(fs, final)
-            fs.rename(making.root, final.root)
+            fs.rename(making.root, final.root)  # C4
         except BaseException:
             fs.remove_tree(making.root)
             fs.unlink(lock_path)  # while it is held: see above for who may be waiting at it
             raise
         with contextlib.suppress(OSError):
-            fs.unlink(lock_path)  # the environment is there: what stays beside it, the next command removes
+            fs.unlink(lock_path)  # C5; the environment is there, and what stays the next command removes
         # Last, so that the lock's file does not come back after a power cut.
         try:
-            fs.sync_directory(final.root.parent)
+            fs.sync_directory(final.root.parent)  # C6
         except OSError:
             # A failure that is reported is one [I5]: away by the same steps, each durable before the next.
             fs.rename(final.root, making.root)

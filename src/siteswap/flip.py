@@ -1,5 +1,7 @@
 """The flip: the one commit point of an environment, and what must be true right before and after it [I1, I3].
 
+Numbers such as T7 are those of docs/crash-safety.md.
+
 Only `transaction`, `create` and `environment` (for rollback) call `flip`.
 """
 
@@ -30,11 +32,11 @@ def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
     target is not current. When the directory cannot be synced the old link is
     put back, so that a failure that is reported is one [I5].
     """
-    fs.append_line(layout.history, operation.to_json())
+    fs.append_line(layout.history, operation.to_json())  # T6
     with process.uninterruptible():
-        _point(fs, layout, operation.target)
+        _point(fs, layout, operation.target)  # T7
         try:
-            fs.sync_directory(layout.home)
+            fs.sync_directory(layout.home)  # T8
         except OSError:
             if operation.source is not None:
                 _point(fs, layout, operation.source)

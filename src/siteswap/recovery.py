@@ -1,4 +1,4 @@
-"""Remove what a crash left behind [I9]."""
+"""Remove what a crash left behind [I9]. Numbers such as V1 are those of docs/crash-safety.md."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
         current = read_current(fs, layout)
         # A command that was killed in the middle of a flip may have left a `current` that is not durable. It
         # becomes so before anything is built on it, removed because of it, or reported to be done already.
-        fs.sync_directory(layout.home)
+        fs.sync_directory(layout.home)  # V1
         known = published(history(fs, layout)) | {current}
-        fs.unlink(layout.next_current)
+        fs.unlink(layout.next_current)  # V2
         # What `fs.replace` was about to give its name: tags under the flip lock, logs under the writer lock.
         for directory in (layout.home, layout.log):
             for name, _ in fs.entries(directory):
                 if name.startswith("."):
-                    fs.unlink(directory / name)
-        unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))
+                    fs.unlink(directory / name)  # V2
+        unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))  # V3
     for number, kind in listed(fs, layout).items():
         # A candidate is numbered above all that was ever published: so a history that lost its first lines
         # makes no older generation look like garbage.
         if kind == "directory" and number > max(known):
             doomed = fs.free_name(layout.staging, f"unpublished-{number}")
-            fs.rename(layout.generation(number).path, doomed)
+            fs.rename(layout.generation(number).path, doomed)  # V4
             removed.append(str(number))
-    _clear_creation(fs, layout)
-    return removed + collect.clear(fs, layout)
+    _clear_creation(fs, layout)  # V6
+    return removed + collect.clear(fs, layout)  # V5
 
 
 def _clear_creation(fs: FileSystem, layout: Layout) -> None:
