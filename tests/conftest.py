@@ -16,6 +16,9 @@ import pytest
 
 from siteswap.confinement import Confinement, Terms
 
+STRESS = os.environ.get("SITESWAP_STRESS") == "1"
+"""Everything at its full length, for hours; the default run does a short version of all of it."""
+
 _CLEARED = (
     "VIRTUAL_ENV",
     "PYTHONDONTWRITEBYTECODE",

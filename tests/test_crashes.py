@@ -5,8 +5,8 @@ that follows what the disk holds at every moment, and what it may hold after a
 power cut (disk.py). Each such state is held against what any reader may find,
 and from each that recovery could tell apart the next command starts.
 
-The default run tries a few of the states that a power cut may leave;
-SITESWAP_WIDE_CRASH=1 tries many, SITESWAP_CRASH_SEEDS says how many at each operation.
+The default run tries a few of the states that a power cut may leave; SITESWAP_STRESS=1
+tries many.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from typing import Any
 
 import pytest
 
+from conftest import STRESS
 from crashing import (
     SCENARIOS,
     Scenario,
@@ -58,8 +59,8 @@ from siteswap.manifest import Interpreter, Operation
 
 pytestmark = pytest.mark.stress
 
-WIDE = os.environ.get("SITESWAP_WIDE_CRASH") == "1"
-SEEDS = int(os.environ.get("SITESWAP_CRASH_SEEDS", "40" if WIDE else "2"))
+SEEDS = 40 if STRESS else 2
+"""Choices of what survives a power cut, for each operation."""
 WITHOUT_RECOVERY = ("rollback", "tag", "untag", "drop from the cache", "prune the cache")
 """They do not take the writer lock, so they leave the clearing to the next command that does."""
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
@@ -277,7 +278,7 @@ def test_recovery_may_crash_as_well(
 ) -> None:
     """After a crash at any operation of what follows a crash, the command after that clears up."""
     run = Run(world, scenario)
-    crashes, states, recoveries = explore_twice(run, every=WIDE)
+    crashes, states, recoveries = explore_twice(run, every=STRESS)
     with capsys.disabled():
         print(f"\n    {scenario.name}: {crashes} crashes, {states} states, {recoveries} recoveries", end="")
 
@@ -308,7 +309,7 @@ def explore_after(run: Run, label: str, count: int, image: Image, following: str
     second = Run.of(run, fs, Truth(look(image), run.world.look(), run.scenario.flips))
     known: set[bytes] = set()
     states = 0
-    for again, later, found in second.states(2 if WIDE else 1):
+    for again, later, found in second.states(2 if STRESS else 1):
         states += 1
         tree = look(found)
         now = f"{place}, {again} at {later} of it"
@@ -325,7 +326,7 @@ def explore_after(run: Run, label: str, count: int, image: Image, following: str
 
 def places(run: Run) -> list[int]:
     """Operations to fail: each place in the program that asks for one, the first time it does."""
-    if WIDE:
+    if STRESS:
         return list(range(run.count))
     first: dict[str, int] = {}
     for index, operation in enumerate(run.journal.operations):
@@ -341,8 +342,8 @@ def faults(run: Run) -> Iterator[Failure]:
         if run.journal.operations[index].kind == "write":
             ways.append((False, True))
         crucial = run.journal.operations[index].syncs
-        for lasting, half in ways if WIDE or crucial else [ways[0], ways[turn % len(ways)]][: 1 + turn % 2]:
-            for number in itertools.islice(errors, len(ERRORS) if WIDE else 1):
+        for lasting, half in ways if STRESS or crucial else [ways[0], ways[turn % len(ways)]][: 1 + turn % 2]:
+            for number in itertools.islice(errors, len(ERRORS) if STRESS else 1):
                 yield Failure(index, number, lasting=lasting, half=half)
 
 

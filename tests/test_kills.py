@@ -24,13 +24,12 @@ import pytest
 
 import killing
 import racing
-from conftest import Siteswap
+from conftest import STRESS, Siteswap
 from snapshots import current, record_problems, state
 from wheelmaker import application, wheel
 
 pytestmark = pytest.mark.stress
 
-STRESS = os.environ.get("SITESWAP_STRESS") == "1"
 SAMPLE = 8
 """Moments of each signal in the default run."""
 MANY_SECONDS = 180.0 if STRESS else 8.0

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import STRESS
 from handmade import (
     LAUNCHER_SOURCE,
     WAIT,
@@ -32,8 +33,8 @@ from siteswap import launcher
 
 REPORT = "from pair.report import report; report()"
 INTERPRETERS = interpreters()
-STARTS = int(os.environ.get("SITESWAP_STARTS", "6"))
-"""How many starts of each kind the flip stress makes: few by default, 3000 to be sure."""
+STARTS = 250 if STRESS else 6
+"""How many starts of each kind the flip stress makes: few by default."""
 
 Make = Callable[..., Environment]
 

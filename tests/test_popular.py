@@ -1,16 +1,15 @@
 """What everybody uses can be installed with the checks on: a false alarm here would be one for many.
 
-A few are tried by default; SITESWAP_ALL_PACKAGES=1 tries all of them.
+A few are tried by default; SITESWAP_STRESS=1 tries all of them.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from conftest import INTERPRETERS, Siteswap
+from conftest import INTERPRETERS, STRESS, Siteswap
 from popular import POPULAR, REFUSED, TOLD
 
 pytestmark = [
@@ -22,7 +21,7 @@ BY_DEFAULT = ("urllib3", "setuptools", "requests", "certifi", "charset-normalize
 """The first of the list that are small."""
 
 
-@pytest.mark.parametrize("name", POPULAR if os.environ.get("SITESWAP_ALL_PACKAGES") == "1" else BY_DEFAULT)
+@pytest.mark.parametrize("name", POPULAR if STRESS else BY_DEFAULT)
 def test_nothing_stands_in_the_way(name: str, tmp_path: Path, siteswap: Siteswap) -> None:
     """The newest release goes into an empty environment, and only what is known of it is told."""
     env = tmp_path / "env"

@@ -23,14 +23,13 @@ from typing import Any
 import pytest
 
 import racing
-from conftest import Siteswap
+from conftest import STRESS, Siteswap
 from racing import Driver, Inhabitant, Orders
 from siteswap import process
 from wheelmaker import application, wheel
 
 pytestmark = pytest.mark.stress
 
-STRESS = os.environ.get("SITESWAP_STRESS") == "1"
 STARTS = 3000 if STRESS else 60
 STARTS_WHILE_COLLECTING = 6000 if STRESS else 150
 INHABITANTS = 40 if STRESS else 12

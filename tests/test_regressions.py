@@ -1,23 +1,21 @@
 """Upgrades that broke an import in real life are refused, told in words that help, and leave no trace.
 
-A few are tried by default; SITESWAP_ALL_PACKAGES=1 tries all of them.
+A few are tried by default; SITESWAP_STRESS=1 tries all of them.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
 
 import snapshots
-from conftest import INTERPRETERS, Siteswap, run_python
+from conftest import INTERPRETERS, STRESS, Siteswap, run_python
 from historical import REGRESSIONS, Regression
 
 pytestmark = pytest.mark.index
 
-EVERYTHING = os.environ.get("SITESWAP_ALL_PACKAGES") == "1"
 
 BY_DEFAULT = {
     "apscheduler-setuptools",
@@ -29,7 +27,7 @@ BY_DEFAULT = {
 }
 """Small ones, each of another kind, on as many interpreters as can be; and numpy's binary interface."""
 
-CASES = [item for item in REGRESSIONS if EVERYTHING or item.name in BY_DEFAULT]
+CASES = [item for item in REGRESSIONS if STRESS or item.name in BY_DEFAULT]
 
 NUMBERS = {item.name: number for number, item in enumerate(CASES)}
 

@@ -1,9 +1,10 @@
 """The protocol keeps its promises in every order of its steps, whoever crashes where, within these bounds."""
 
-import os
 from collections.abc import Callable
 
 import pytest
+
+from conftest import STRESS
 
 from .explorer import explore
 from .protocol import Cast, Environment
@@ -45,7 +46,7 @@ def test_the_protocol_holds(name: str, record_property: Callable[[str, object], 
     _holds(CASTS[name], Rules(), record_property)
 
 
-@pytest.mark.skipif(not os.environ.get("SITESWAP_WIDE_MODEL"), reason="a minute; set SITESWAP_WIDE_MODEL=1")
+@pytest.mark.skipif(not STRESS, reason="a minute; set SITESWAP_STRESS=1")
 @pytest.mark.parametrize("name", WIDE)
 def test_the_protocol_holds_in_wider_bounds(
     name: str, record_property: Callable[[str, object], None]
