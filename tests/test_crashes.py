@@ -367,10 +367,12 @@ def fail(run: Run, fault: Failure) -> str:
     place = f"{scenario.name}: {fault} of {run.count} ({operation.kind} {operation.what})"
     world.restore(run.start)
     fs = FaultyFileSystem(world.work, fault)
+    said = ""
     try:
         scenario.command(world, fs)
         ended = "done all the same"
     except (SiteswapError, OSError) as error:
+        said = str(error)
         if isinstance(error, SiteswapError) and error.kind is Kind.BUG:
             raise AssertionError(f"{place}: {error!r}") from error
         ended = "refused"
@@ -380,6 +382,8 @@ def fail(run: Run, fault: Failure) -> str:
         assert fs.held() == [], "a lock is held on"
         judge(run, fs, world.look(), ended == "refused", fault.lasting)
         seen = run.truth.outcome(world.look())
+        if ended == "refused" and scenario.flips and scenario.name != "create" and seen == "new":
+            assert "as current for good" in said, "[I5] it does not say that the new is there"
     except AssertionError as error:
         raise AssertionError(f"{place}, {ended}: {error}") from error
     if current(world.look()) is not None or scenario.name == "create":

@@ -30,18 +30,28 @@ def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
     The record is written first: it must not be missing once the flip is
     durable, and a record of a flip that never came is recognised, because its
     target is not current. When the directory cannot be synced the old link is
-    put back, so that a failure that is reported is one [I5].
+    put back, so that a failure that is reported is one [I5]. Raises OSError then;
+    SiteswapError (system) when the disk refuses that too.
     """
     fs.append_line(layout.history, operation.to_json())  # T6
     with process.uninterruptible():
         _point(fs, layout, operation.target)  # T7
         try:
             fs.sync_directory(layout.home)  # T8
-        except OSError:
-            if operation.source is not None:
+        except OSError as error:
+            if operation.source is None:
+                raise
+            try:
                 _point(fs, layout, operation.source)
                 # For good, before anybody removes the target: the disk may have it as current already.
                 fs.sync_directory(layout.home)
+            except OSError:
+                raise SiteswapError(
+                    Kind.SYSTEM,
+                    f"the disk keeps neither generation {operation.source} nor {operation.target} as current"
+                    f" for good: {error.strerror}",
+                    hint="both are whole; see to the disk, then to siteswap history",
+                ) from error
             raise
 
 

@@ -134,7 +134,12 @@ class Transaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.discard()
+        try:
+            self.discard()
+        except OSError:
+            if error is None:
+                raise
+            # What went wrong first is what the user must hear of; the next command clears.
 
     # -- what to change --------------------------------------------------------------------------
 
