@@ -44,10 +44,10 @@ class World:
     def __init__(self, base: Path) -> None:
         self.work = base / "work"
         self.env, self.cache = self.work / "env", self.work / "cache"
-        self.wheels, self.locks = base / "wheels", base / "locks"
+        self.locks, self.wheels = base / "locks", base / "locks/wheels"
         self.work.mkdir(parents=True)
-        self.wheels.mkdir()
         self.locks.mkdir()
+        self.wheels.mkdir()
         self._make_wheels()
 
     def _make_wheels(self) -> None:

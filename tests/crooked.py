@@ -63,9 +63,10 @@ def archive(
             here["compressed"], here["size"], len(bytes(here["name"])), len(bytes(here["extra"])),
         ) + bytes(here["name"]) + bytes(here["extra"]) + packed + part.descriptor  # fmt: skip
         directory += struct.pack(
-            "<4s6H3L5H2L", b"PK\x01\x02", 0x0314, 20, there["flags"], there["method"], 0, 0x21, there["crc"],
+            "<4s6H3L5H2L", b"PK\x01\x02", 0x0314, there.get("version", 20), there["flags"], there["method"],
+            0, 0x21, there["crc"],
             there["compressed"], there["size"], len(bytes(there["name"])), len(bytes(there["extra"])),
-            0, 0, 0, part.mode << 16, there["offset"],
+            0, there.get("disk", 0), 0, part.mode << 16, there["offset"],
         ) + bytes(there["name"]) + bytes(there["extra"])  # fmt: skip
     body += between
     start = len(body)
@@ -73,12 +74,14 @@ def archive(
     values: dict[str, int | bytes] = {"count": len(parts), "size": len(directory), "start": start}
     if wide is not None:
         far = {**values, "place": len(body), **wide}
-        body += struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0,
+        body += struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", far.get("length", 44), 45, 45, far.get("disk", 0), 0,
                             far["count"], far["count"], far["size"], far["start"])  # fmt: skip
         body += struct.pack("<4sLQL", b"PK\x06\x07", 0, far["place"], 1)
     near = {**values, **(end or {})}
-    body += struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, near["count"], near["count"], near["size"],
-                        near["start"], len(comment))  # fmt: skip
+    body += struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", near.get("disk", 0), 0, near.get("here", near["count"]), near["count"],
+        near["size"], near["start"], len(comment),
+    )  # fmt: skip
     return bytes(body + comment + after)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -82,6 +82,16 @@ class Artifact:
         return f"-e {self.name} @ {url}" if self.editable else f"{self.name} @ {url}"
 
     @property
+    def place(self) -> Path | None:
+        """The file or directory of this machine that is meant; None where something else is."""
+        scheme = urlsplit(self.location).scheme.lower()
+        if scheme == "file":
+            return _path(self.location, Path("/"))
+        if "://" in self.location or (self.kind == "vcs" and scheme):
+            return None
+        return Path(self.location)
+
+    @property
     def filename(self) -> str:
         """Last part of the location: one name, whatever is quoted in it."""
         path = unquote(urlsplit(self.location).path) if "://" in self.location else self.location
@@ -94,9 +104,11 @@ class LockFile:
 
     data: Mapping[str, Any]
     base: Path
+    places: tuple[Path, ...] | None = None
+    """Directories that what it names on this machine must lie in; None: anywhere, for it is our own."""
 
     @staticmethod
-    def parse(text: str, base: Path, where: str) -> LockFile:
+    def parse(text: str, base: Path, where: str, places: tuple[Path, ...] | None = None) -> LockFile:
         """Read and validate; `where` names the file in errors. Raises SiteswapError (usage)."""
         try:
             data = tomllib.loads(text)
@@ -108,7 +120,7 @@ class LockFile:
                 f"{where} is not a valid pylock.toml: {error}",
                 hint="make it again with siteswap export",
             ) from error
-        return LockFile(data, base)
+        return LockFile(data, base, places)
 
     @property
     def names(self) -> set[str]:
@@ -130,13 +142,13 @@ class LockFile:
     def noting(self, requirements: Iterable[str]) -> LockFile:
         """The lock with what was asked for noted in it."""
         tool = {**self.data.get("tool", {}), "siteswap": {"requirements": list(requirements)}}
-        return LockFile({**self.data, "tool": tool}, self.base)
+        return replace(self, data={**self.data, "tool": tool})
 
     def only(self, names: Iterable[str]) -> LockFile:
         """The lock with just these packages."""
         keep = set(names)
         packages = [item for item in self.data["packages"] if canonicalize_name(item["name"]) in keep]
-        return LockFile({**self.data, "packages": packages}, self.base)
+        return replace(self, data={**self.data, "packages": packages})
 
     def merged(self, other: LockFile) -> LockFile:
         """The lock with the packages of `other` added, replacing those of the same name."""
@@ -144,7 +156,7 @@ class LockFile:
         packages = [_absolute(item, mine.base) for item in mine.data["packages"]]
         packages += [_absolute(item, other.base) for item in other.data["packages"]]
         packages.sort(key=lambda item: cast("str", item["name"]))
-        return LockFile({**self.data, "packages": packages}, self.base)
+        return replace(self, data={**self.data, "packages": packages})
 
     def artifacts(self, interpreter: Interpreter, held: Mapping[str, str]) -> list[Artifact]:
         """What to obtain for that interpreter, by name.
@@ -171,6 +183,20 @@ class LockFile:
             kept = _held(package, artifact, held.get(artifact.name), compatible, self.base)
             result.append(kept or artifact)
         return sorted(result, key=lambda item: item.name)
+
+    def check_places(self, artifacts: Iterable[Artifact]) -> None:
+        """Refuse what lies on this machine out of the lock's reach. Raises SiteswapError (requirement).
+
+        A lock that came from elsewhere could have any file here read, and any directory built.
+        """
+        for artifact in artifacts if self.places is not None else ():
+            place = artifact.place
+            if place is not None and not any(place.is_relative_to(known) for known in self.places or ()):
+                raise SiteswapError(
+                    Kind.REQUIREMENT,
+                    f"{artifact.title}: the lock names {artifact.location[:200]!r}, not in its own directory",
+                    hint="put it beside the lock, or name the directory that it is in with --find-links",
+                )
 
     def direct(self, interpreter: Interpreter) -> list[Artifact]:
         """Those artifacts that are named by URL or path."""
@@ -266,14 +292,14 @@ def _artifact(package: Package, chosen: object, base: Path) -> Artifact:
 
 def _location(source: PackageWheel | PackageSdist | PackageArchive, base: Path) -> str:
     if source.url:
-        if source.url.startswith("file://"):
-            return unquote(urlsplit(source.url).path)
+        if source.url.lower().startswith("file:"):
+            return str(_path(source.url, base))
         return source.url
     return str(_path(source.path or "", base))
 
 
 def _path(path: str, base: Path) -> Path:
-    if path.startswith("file://"):
+    if path.lower().startswith("file:"):
         path = unquote(urlsplit(path).path)
     return (base / path).resolve()
 

@@ -10,11 +10,14 @@ import csv
 import hashlib
 import io
 import posixpath
+import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
 
+from siteswap.archive import folded
 from siteswap.cache import File, Index
 from siteswap.errors import Kind, SiteswapError
 from siteswap.manifest import Interpreter
@@ -25,6 +28,12 @@ SITESWAP = "siteswap itself"
 
 GENERATED = ("INSTALLER", "REQUESTED", "direct_url.json", "RECORD")
 """Files of a .dist-info that the installer writes (PyPA recording installed projects, PEP 610)."""
+
+_PROGRAM = re.compile(r"\w[\w.+@:,-]*\Z")
+"""Names of programs that any shell takes for one word and for no option; real ones need no more."""
+_FOREIGN_PROGRAM = re.compile(r"(pythonw?[\d.]*[a-z]?|(de)?activate(_this\.py|\..*)?)\Z", re.IGNORECASE)
+"""Names of interpreters, and of what environments have to be activated by."""
+_PIP = re.compile(r"pip[\d.]*\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -91,26 +100,51 @@ def _relative(path: str, base: str) -> str:
     return path[len(prefix) :] if path.startswith(prefix) else posixpath.relpath(path, base)
 
 
-def misplaced(paths: Iterable[str], dist_info: str, name: str, interpreter: Interpreter) -> list[str]:
-    """What is wrong with where a distribution's files would go, by themselves: a line each.
+def misplaced(
+    files: Sequence[str], programs: Sequence[str], dist_info: str, name: str, interpreter: Interpreter
+) -> list[str]:
+    """What is wrong with where a distribution's files go, and the programs of its entry points: a line each.
 
-    Two that would be one, and what readers of metadata would take for another distribution's.
+    Two that would be one, what readers of metadata would take for another distribution's, and programs
+    whose names a shell would obey or that pass for others.
     """
-    problems, seen = [], set[str]()
+    problems = [f"{name} has two files for {path}" for path, count in Counter(files).items() if count > 1]
+    seen: dict[str, str] = {}
+    for path in dict.fromkeys([*files, *programs]):
+        other = seen.setdefault(folded(path), path)
+        if other != path:
+            problems.append(f"{path} and {other} of {name} are one name where case does not count")
     sites = {interpreter.schemes["purelib"], interpreter.schemes["platlib"]}
-    for path in paths:
-        if path in seen:
-            problems.append(f"{name} has two files for {path}")
-        seen.add(path)
-        for site in sites:
-            if not path.startswith(f"{site}/"):
-                continue
-            first = path[len(site) + 1 :].partition("/")[0]
-            stem, _, kind = first.lower().rpartition(".")
-            other = kind == "dist-info" and f"{site}/{first}" != dist_info
-            if other or (kind == "egg-info" and canonicalize_name(stem.partition("-")[0]) != name):
-                problems.append(f"{path} of {name} would pass for metadata of another distribution")
+    for path in files:
+        if any(_is_foreign_metadata(path, site, dist_info, name) for site in sites):
+            problems.append(f"{path} of {name} would pass for metadata of another distribution")
+    for path in dict.fromkeys([*files, *programs]):
+        directory, _, program = path.rpartition("/")
+        problem = _unfit(program, name) if directory == interpreter.schemes["scripts"] else None
+        if problem:
+            problems.append(f"{path} of {name} {problem}")
     return problems
+
+
+def _is_foreign_metadata(path: str, site: str, dist_info: str, name: str) -> bool:
+    if not path.startswith(f"{site}/"):
+        return False
+    first = path[len(site) + 1 :].partition("/")[0]
+    stem, _, kind = first.lower().rpartition(".")
+    if kind == "dist-info":
+        return f"{site}/{first}" != dist_info
+    return kind == "egg-info" and canonicalize_name(stem.partition("-")[0]) != name
+
+
+def _unfit(program: str, name: str) -> str | None:
+    """What speaks against a program of that name from the distribution `name`."""
+    if not _PROGRAM.match(program):
+        return "is no name for a program: a shell would not take it for one word"
+    if _FOREIGN_PROGRAM.match(program):
+        return "would pass for a part of the environment itself"
+    if _PIP.match(program) and name != "pip":
+        return "would pass for pip"
+    return None
 
 
 def directories_of(paths: Iterable[str]) -> list[str]:

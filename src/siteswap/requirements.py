@@ -182,7 +182,7 @@ def parse_file(
     if within[-1] in within[:-1]:
         raise SiteswapError(Kind.USAGE, f"{path} includes itself", hint="take one of the -r lines out")
     try:
-        text = fs.read_text(path)
+        text = fs.read_text(path, pipes=True)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise SiteswapError(

@@ -30,6 +30,12 @@ class Options:
     """Names whose base versions are not preferred."""
     require_hashes: bool = False
 
+    @property
+    def directories(self) -> list[Path]:
+        """Directories of this machine where the user says that there are distributions."""
+        pairs = zip(self.arguments, self.arguments[1:], strict=False)
+        return [Path(value) for name, value in pairs if name == "--find-links" and "://" not in value]
+
     def found_in(self, request: Request) -> Options:
         """With the options that requirement files hold: for what comes before and after resolving."""
         return replace(self, arguments=self.arguments + request.options)

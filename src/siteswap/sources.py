@@ -25,6 +25,8 @@ from siteswap.manifest import Interpreter
 
 _SHOWN_LINES = 30
 _COMMIT = re.compile(r"([0-9a-fA-F]{7,64}|HEAD)\Z")
+_NO_ADDRESS = re.compile(r"-|[\w+-]+::")
+"""What git would take for an option, or for a program to run (its `ext::` transport)."""
 
 
 class Builder:
@@ -169,7 +171,7 @@ def _clean_environment() -> dict[str, str]:
 def _check_out(artifact: Artifact, tree: Path) -> None:
     """A work tree of one commit of a git repository, submodules included."""
     commit = artifact.commit or "HEAD"
-    if not _COMMIT.match(commit) or artifact.location.startswith("-"):
+    if not _COMMIT.match(commit) or _NO_ADDRESS.match(artifact.location):
         raise SiteswapError(
             Kind.REQUIREMENT,
             f"{artifact.title}: {commit!r} of {without_password(artifact.location)} is no commit",

@@ -203,6 +203,7 @@ class Planner:
         for name in self._displaced(kept):
             kept = [item for item in kept if item.name != name]
             missing += [artifact for artifact in artifacts if artifact.name == name]
+        lock.check_places(missing)
         entries = self._obtain(missing, options, rebuild or set()) if missing else {}
         if wanted is None:
             wanted = self._unneeded(kept, entries)

@@ -209,6 +209,7 @@ def unpack(fs: FileSystem, wheel: Path, sha256: str, target: Path) -> Index:
         parse_wheel_filename(wheel.name)
         with fs.open(wheel) as stream:
             members = archive.members(stream)
+            archive.check_wheel(members)
             _require_room(fs, wheel, target, members)
             with zipfile.ZipFile(stream) as opened:
                 return _unpacked(fs, WheelFile(opened, stream, members), sha256, target)
@@ -356,7 +357,7 @@ class _CacheDestination(WheelDestination):
             archived = f"{self._data_dir}/{scheme}/{relative}"  # the root's own scheme may be spelled out too
         if archived not in self._expected and not archived.endswith(_SIGNATURES):
             raise ValueError(f"{archived} is not in RECORD")
-        expected, expected_size = self._expected.get(archived, ("", ""))
+        expected, _ = self._expected.get(archived, ("", ""))
         self._unseen.discard(archived)
         algorithm = expected.partition("=")[0] or "sha256"
         if algorithm not in _STRONG:
@@ -380,8 +381,6 @@ class _CacheDestination(WheelDestination):
         self._fs.write_stream(target, chunks(), executable=executable)
         if expected and _encode(digests[algorithm].digest()) != expected.partition("=")[2].rstrip("="):
             raise ValueError(f"{archived} does not have the hash that RECORD gives")
-        if expected_size and int(expected_size) != size:
-            raise ValueError(f"{archived} does not have the size that RECORD gives")
         digest = _encode(digests["sha256"].digest())
         self.files.append(File(scheme, relative, f"sha256={digest}", size, executable))
         return RecordEntry(relative, Hash("sha256", digest), size)
