@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import installer
 import pytest
 
+import siteswap as siteswap_package
 from siteswap.confinement import Confinement, Terms
 
 STRESS = os.environ.get("SITESWAP_STRESS") == "1"
@@ -25,6 +27,7 @@ _CLEARED = (
     "PYTHONPATH",
     "PYTHONHOME",
     "SITESWAP_GENERATION",
+    "SITESWAP_TRUST",
     "PIP_FIND_LINKS",
 )
 
@@ -72,6 +75,36 @@ def base_for(user: int) -> Path:
         if program is not None and can_run(program, user):
             return program
     pytest.skip("no interpreter that another user can run")
+
+
+def siteswap_for(user: int, directory: Path) -> Path:
+    """An interpreter in a virtual environment with siteswap that the user can run; skips where there is none.
+
+    `directory` is where to make it; every user can reach it.
+    """
+    packages = [str(Path(module.__file__ or "").parent.parent) for module in (siteswap_package, installer)]
+    for base in (Path(sys.executable).resolve(), *INTERPRETERS.values()):
+        answer = subprocess.run(
+            [base, "-c", "import sys, sysconfig; print(sys.version_info[:2], sysconfig.get_path('purelib',"
+             " 'venv', {'base': ''}))"], capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+        if not can_run(base, user) or not answer.startswith(str(sys.version_info[:2])):
+            continue
+        prefix = directory / "siteswap"
+        library = Path(f"{prefix}{answer.rpartition(' ')[2]}")
+        library.mkdir(parents=True)
+        (library / "siteswap.pth").write_text("\n".join(packages) + "\n")
+        (prefix / "bin").mkdir()
+        (prefix / "bin/python").symlink_to(base)
+        (prefix / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+        ran = subprocess.run(
+            [prefix / "bin/python", "-I", "-m", "siteswap", "--version"],
+            user=user, group=user, extra_groups=[], cwd="/", capture_output=True, check=False,
+        )  # fmt: skip
+        if ran.returncode == 0:
+            return prefix / "bin/python"
+        shutil.rmtree(prefix)
+    pytest.skip("no interpreter with siteswap that another user can run")
 
 
 @pytest.fixture(params=sorted(INTERPRETERS))

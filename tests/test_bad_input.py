@@ -297,13 +297,14 @@ def test_no_permission_to_create(as_nobody: Callable[..., Ran], public: Path) ->
 
 
 def test_root_changes_an_environment_of_another_user(
-    as_nobody: Callable[..., Ran], siteswap: Siteswap, public: Path
+    as_nobody: Callable[..., Ran], siteswap: Siteswap, public: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What root installs belongs to the environment's owner, who can go on with it."""
     wheels = public / "wheels"
     for name in ("demo", "other", "third"):
         wheel(wheels, name, scripts={name: f"{name}:main"})
     env = public / "home/env"
+    monkeypatch.setenv("SITESWAP_TRUST", str(env))
     as_nobody("create", env, "--python", base_for(NOBODY)).ok()
     as_nobody("install", "-e", env, "--no-index", "-f", wheels, "other").ok()
     siteswap("install", "-e", env, "--no-index", "-f", wheels, "demo").ok()

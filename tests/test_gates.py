@@ -388,11 +388,11 @@ def as_nobody(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the command line as a user who owns nothing here, by the one interpreter that everybody has."""
     user = pwd.getpwnam("nobody")
     found = [str(Path(module.__file__ or "").parent.parent) for module in (siteswap_package, packaging)]
+    start = f"import sys; sys.path[:0] = {found}; from siteswap.cli import main; sys.exit(main())"
     return subprocess.run(
-        [SYSTEM_PYTHON, "-m", "siteswap", *map(str, words)], capture_output=True, text=True, check=False,
+        [SYSTEM_PYTHON, "-I", "-c", start, *map(str, words)], capture_output=True, text=True, check=False,
         user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd="/",
-        env={"PATH": os.defpath, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1",
-             "PYTHONPATH": os.pathsep.join(found)},
+        env={"PATH": os.defpath, "HOME": "/nonexistent", "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
 
 

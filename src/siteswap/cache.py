@@ -24,6 +24,7 @@ import platformdirs
 from siteswap.archive import check_path
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import Access, FileSystem, access_of
+from siteswap.opening import weakness
 
 INDEX_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
@@ -215,11 +216,26 @@ def open_cache(root: Path | None = None) -> Cache:
     What is in it becomes part of environments without being unpacked again.
     """
     path = root or default_root()
+    named = root is not None or "SITESWAP_CACHE_DIR" in os.environ
     private = FileSystem(Access(os.geteuid(), os.getegid(), 0))
+    try:
+        why = weakness(private, (), FileSystem().resolve(path).parents)
+    except PermissionError:
+        why = None  # then nothing can be made there either
+    if why is not None and not named:
+        return _passing(private)  # as with sudo, which may leave HOME as it was
+    if why is not None:
+        raise SiteswapError(
+            Kind.SYSTEM,
+            f"the cache directory {path} could be exchanged by others: {why}",
+            hint="name another with SITESWAP_CACHE_DIR",
+        )
     try:
         private.make_directory(path, parents=True)
         found = access_of(path)
     except OSError as error:
+        if not named and not private.may_write(Path(os.path.expanduser("~"))):
+            return _passing(private)  # a service's user, without a home
         raise SiteswapError(
             Kind.SYSTEM,
             f"the cache directory {path} cannot be made: {error.strerror}",
@@ -233,3 +249,8 @@ def open_cache(root: Path | None = None) -> Cache:
             hint="chmod go-w it if it is yours, or name another with SITESWAP_CACHE_DIR",
         )
     return Cache(path, FileSystem())
+
+
+def _passing(fs: FileSystem) -> Cache:
+    """A cache for as long as this process lives."""
+    return Cache(fs.directory_until_exit(), FileSystem())

@@ -11,7 +11,7 @@ import os
 import shlex
 from pathlib import Path
 
-from siteswap import flip, interpreter
+from siteswap import flip, interpreter, opening
 from siteswap.assemble import Assembler
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
@@ -34,15 +34,18 @@ def create(
     `python` is a path, a version or a name of an interpreter; None is the one
     that runs siteswap. Raises SiteswapError: usage when something is at `path`
     or there is no such interpreter, busy when another command makes it now,
-    system where the file system cannot keep the promises [I11].
+    system where the file system cannot keep the promises [I11], or where somebody
+    else could change what is made.
     """
     fs = fs or FileSystem()
     final = Layout(fs.resolve(path))
     _require_writable_in_scripts(final)
+    opening.require_trusted(fs, final)
     _require_vacant(fs, final)
     found = interpreter.probe(interpreter.find(python, fs), fs)
     fs.make_directory(final.root.parent, parents=True)
     making, lock_path = Layout(final.creating), final.creating_lock
+    _require_ours(fs, lock_path, making.root)
     busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
     try:
         lock = fs.lock(lock_path)  # C1
@@ -57,9 +60,11 @@ def create(
         lock.release()
         raise busy
     try:
+        _require_ours(fs, lock_path)
         try:
             fs.remove_tree(making.root)  # C1: what a crash left
             _make(fs, making, final, found, system_site_packages, command)  # C2
+            fs.publish(making.root)
             fs.barrier(making.root)  # C3
             _require_vacant(fs, final)
             fs.rename(making.root, final.root)  # C4
@@ -92,8 +97,10 @@ def _make(
     command: str,
 ) -> None:
     """Everything of a new environment, at a place where nobody looks for one."""
-    for path in (making.root, making.home, making.generations, making.staging, making.log):
+    fs.make_directory(making.root, mode=0o700)  # nobody looks in while it is made
+    for path in (making.home, making.generations, making.log):
         fs.make_directory(path)
+    fs.make_directory(making.staging, mode=fs.access.staging)
     _require_capable(fs, making)
     format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
     fs.write(making.format, format_text.encode() + b"\n")
@@ -154,6 +161,18 @@ def _require_writable_in_scripts(layout: Layout) -> None:
             f"an environment cannot stand at {text!r}: the path {reason}",
             hint="choose another path: PATH and Python's own files could not name this one",
         )
+
+
+def _require_ours(fs: FileSystem, *paths: Path) -> None:
+    """Refuse what another user put where everybody may, at the names that we use for the time of making."""
+    for path in paths:
+        found = fs.entry(path)
+        if found is not None and found.uid != os.geteuid():
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"{path} is in the way, and belongs to {opening.user_name(found.uid)}",
+                hint="have it removed, or choose another path",
+            )
 
 
 def _require_vacant(fs: FileSystem, layout: Layout) -> None:

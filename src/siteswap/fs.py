@@ -7,7 +7,8 @@ not durable, the caller syncs, with `sync_directory` for one entry or with
 the path in them; the command line turns them into exit status 5.
 
 Nothing here follows a symbolic link in the last component of a path that it
-writes to.
+writes to, waits for the other end of a pipe that stands where a file should,
+or changes a file that has names elsewhere.
 
 Whatever changes the disk ends in one of the elementary operations at the end of
 the class, one system call each: an implementation that counts, fails or loses
@@ -16,6 +17,7 @@ operations overrides those and nothing else (tests/faulty.py).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -72,6 +74,11 @@ class Access:
         """The mask with which other programs make files and directories of just these modes."""
         return 0o777 & ~self.directory
 
+    @property
+    def staging(self) -> int:
+        """Mode of a directory for work in progress: others may not list it, unless the group works there."""
+        return self.directory if self.shared & 0o020 else self.directory & ~0o066
+
     def file(self, executable: bool) -> int:
         """Mode of a file."""
         return 0o700 | self.shared if executable else 0o600 | (self.shared & 0o066)
@@ -124,18 +131,18 @@ class FileSystem:
 
     # -- reading ---------------------------------------------------------------------------------
 
-    def read(self, path: Path) -> bytes:
-        """The content of a file."""
-        with open(path, "rb") as stream:
+    def read(self, path: Path, *, pipes: bool = False) -> bytes:
+        """The content of a file; with `pipes` of whatever the user named, however long it takes."""
+        with open(path, "rb") if pipes else self.open(path) as stream:
             return stream.read()
 
-    def read_text(self, path: Path) -> str:
+    def read_text(self, path: Path, *, pipes: bool = False) -> str:
         """The content of a file as UTF-8."""
-        return self.read(path).decode("utf-8")
+        return self.read(path, pipes=pipes).decode("utf-8")
 
     def open(self, path: Path) -> BinaryIO:
-        """A file opened for reading."""
-        return open(path, "rb")
+        """A file opened for reading. Anything but a file is an OSError, at once."""
+        return open(path, "rb", opener=_open_file)
 
     def entry(self, path: Path) -> Entry | None:
         """What is at `path` itself (links not followed), or None when nothing is."""
@@ -247,17 +254,30 @@ class FileSystem:
         finally:
             self.remove_tree(path)
 
-    def make_directory(self, path: Path, *, parents: bool = False) -> None:
-        """Make a directory with the mode and owner of `access`. Atomic, not durable."""
+    def directory_until_exit(self) -> Path:
+        """A directory of ours alone in the system's place for such, removed when this process ends."""
+        path = Path(tempfile.mkdtemp(prefix="siteswap-"))
+        atexit.register(self.remove_tree, path)
+        return path
+
+    def make_directory(self, path: Path, *, parents: bool = False, mode: int | None = None) -> None:
+        """Make a directory with the owner of `access`, and its mode unless another is given.
+
+        Atomic, not durable; until it has that mode, it is ours alone.
+        """
         if parents and not os.path.isdir(path.parent):
             self.make_directory(path.parent, parents=True)
         try:
-            self._mkdir(path, 0o777)
+            self._mkdir(path, 0o700)
         except FileExistsError:
             if not parents or not os.path.isdir(path):
                 raise
             return
-        self._own(path, self.access.directory)
+        self._own(path, self.access.directory if mode is None else mode)
+
+    def publish(self, path: Path) -> None:
+        """Give a directory that was made with another mode that of `access`. Not durable."""
+        self._chmod(path, self.access.directory)
 
     def make_directories(self, root: Path, relative: Iterable[str]) -> None:
         """Make directories below `root`, parents listed before children; existing ones are kept.
@@ -323,7 +343,11 @@ class FileSystem:
         new = self.entry(path) is None
         descriptor = self._open_or_create(path, os.O_RDWR | os.O_APPEND)
         try:
-            size = os.fstat(descriptor).st_size
+            found = _require_file(descriptor, path)
+            size = found.st_size
+            if found.st_nlink > 1:  # the other name may be a copy of the environment, or a file of yours
+                self.replace(path, os.pread(descriptor, size, 0) + line.encode() + b"\n")
+                return
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
             self._write(descriptor, (b"\n" if torn else b"") + line.encode() + b"\n")
             if new:
@@ -365,7 +389,7 @@ class FileSystem:
 
         def one(item: tuple[tuple[str, str], list[tuple[str, str]]]) -> None:
             (there_dir, here_dir), names = item
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
             source_fd = os.open(f"{source}/{there_dir}" if there_dir else source, flags)
             try:
                 target_fd = os.open(f"{target}/{here_dir}" if here_dir else target, flags)
@@ -516,12 +540,16 @@ class FileSystem:
         Raises SiteswapError (system) where the file system has no locks: siteswap
         never goes on without [I11]. Raises FileNotFoundError without `make`.
         """
-        if make:
-            descriptor = self._open_or_create(path, os.O_RDWR)
-        else:
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            if make and os.fstat(descriptor).st_uid == os.geteuid():
+            if make:
+                descriptor = self._open_or_create(path, os.O_RDWR)
+            else:
+                descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except BlockingIOError:
+            return None  # somebody asks in this moment whether anybody has it open: `nobody_else_has_open`
+        try:
+            found = _require_file(descriptor, path)
+            if make and found.st_uid == os.geteuid() and found.st_nlink == 1:
                 self._own(descriptor, self.access.file(False))
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -540,6 +568,8 @@ class FileSystem:
 
     def note(self, lock: Lock, text: str) -> None:
         """Write who we are into a locked file, for those who wait. Neither atomic nor durable."""
+        if os.fstat(lock.descriptor).st_nlink > 1:
+            return
         self._truncate(lock.descriptor)
         self._write(lock.descriptor, text.encode(errors="replace"))
 
@@ -679,7 +709,7 @@ class FileSystem:
         return os.open(path, flags, 0o600, dir_fd=dir_fd)
 
     def _open_or_create(self, path: _Path, flags: int) -> int:
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
 
     def _write(self, descriptor: int, content: bytes) -> None:
         """Write all of it, where the descriptor stands."""
@@ -700,7 +730,15 @@ class FileSystem:
         os.ftruncate(descriptor, 0)
 
     def _chmod(self, place: _Place, mode: int, *, dir_fd: int | None = None) -> None:
-        os.chmod(place, mode, dir_fd=dir_fd)
+        if isinstance(place, int):
+            os.fchmod(place, mode)
+            return
+        # By name it would follow a link that somebody puts there meanwhile.
+        found = os.open(place, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+        try:
+            os.chmod(f"/proc/self/fd/{found}", mode)
+        finally:
+            os.close(found)
 
     def _chown(self, place: _Place, uid: int, gid: int, *, dir_fd: int | None = None) -> None:
         if isinstance(place, int):
@@ -709,7 +747,10 @@ class FileSystem:
             os.chown(place, uid, gid, dir_fd=dir_fd, follow_symlinks=False)
 
     def _set_time(self, place: _Place, nanoseconds: int) -> None:
-        os.utime(place, ns=(nanoseconds, nanoseconds))
+        if isinstance(place, int):
+            os.utime(place, ns=(nanoseconds, nanoseconds))
+        else:
+            os.utime(place, ns=(nanoseconds, nanoseconds), follow_symlinks=False)
 
     def _link(self, source: str, target: str, source_fd: int, target_fd: int) -> None:
         os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
@@ -790,6 +831,26 @@ def _naming(path: Path) -> Iterator[None]:
         elif not os.path.isabs(error.filename):
             error.filename = str(path / error.filename)
         raise
+
+
+def _open_file(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    try:
+        _require_file(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_file(descriptor: int, path: _Path) -> os.stat_result:
+    """What fstat says of a file. Raises OSError for a directory, a pipe, a socket or a device."""
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return found
 
 
 def _umask() -> int:

@@ -69,7 +69,7 @@ def find(request: str | None, fs: FileSystem) -> Path:
             )
         return path
     for candidate in _candidates(request, fs):
-        if process.run([candidate, "-c", ""], timeout=60).status == 0:
+        if process.run([candidate, "-I", "-c", ""], timeout=60).status == 0:
             return candidate
     raise SiteswapError(
         Kind.USAGE,

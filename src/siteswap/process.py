@@ -14,6 +14,7 @@ import os
 import pwd
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -256,6 +257,42 @@ def uninterruptible(*, too_late: Callable[[], bool] = lambda: False) -> Iterator
         for late in held:
             if not too_late():
                 signal.raise_signal(late)
+
+
+_PLACES = ("SITESWAP_CACHE_DIR", "UV_CACHE_DIR", "TMPDIR", "MAIL")
+"""Variables that name places of the user who calls, as do those that begin with XDG_."""
+
+
+def start_over_as(user: Account, words: Sequence[str]) -> None:
+    """Replace this process, root's, by siteswap with the arguments `words`, run by a user with a name.
+
+    It has that user's rights, groups, home and caches, and nothing else. Returns
+    only by raising SiteswapError (system), and this process is that user's then, too.
+    """
+    home = pwd.getpwuid(user.uid).pw_dir
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _PLACES and not name.startswith("XDG_")
+    }
+    env |= {"HOME": home, "USER": user.name, "LOGNAME": user.name}
+    program = str(Path(__file__).with_name("__main__.py"))
+    try:
+        os.setgroups(user.groups)
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        if not os.access(home, os.W_OK | os.X_OK):
+            env["UV_NO_CACHE"] = "1"
+        if os.access(program, os.R_OK):
+            os.execve(sys.executable, [sys.executable, "-I", program, *words], env)
+        problem = f"{program} may not be read"
+    except OSError as error:
+        problem = f"{sys.executable}: {error.strerror}"
+    raise SiteswapError(
+        Kind.SYSTEM,
+        f"the environment belongs to {user.name}, who cannot run this siteswap: {problem}",
+        hint="install siteswap where every user may read it, or trust that user with SITESWAP_TRUST=ENV",
+    )
 
 
 def become(command: Sequence[str], env: Mapping[str, str]) -> None:

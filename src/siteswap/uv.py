@@ -8,6 +8,7 @@ from pathlib import Path
 
 from siteswap import process
 from siteswap.errors import Kind, SiteswapError
+from siteswap.fs import FileSystem
 
 # What would make uv act on another interpreter or environment than the one we name.
 _FOREIGN = ("VIRTUAL_ENV", "CONDA_PREFIX", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT_ENVIRONMENT")
@@ -35,7 +36,23 @@ def run(
     env["UV_PYTHON_DOWNLOADS"] = "never"
     env["UV_NO_PROGRESS"] = "1"
     env["NO_COLOR"] = "1"
-    return process.run([program(), *arguments], env=env, stdin=stdin, cwd=cwd)
+    return process.run([program(), *arguments], env=env, stdin=stdin, cwd=cwd or _trusted_directory())
+
+
+def _trusted_directory() -> Path | None:
+    """Where to start uv: not where it would find settings of somebody else's, or any that it may not read.
+
+    It looks for them from the working directory upwards, and they name indexes. None is where we are.
+    """
+    fs, here = FileSystem(), Path.cwd()
+    try:
+        for directory in (here, *here.parents):
+            found = [fs.entry(directory / name) for name in ("uv.toml", "pyproject.toml")]
+            if any(entry is not None and entry.uid not in (0, os.geteuid()) for entry in found):
+                return Path("/")
+    except PermissionError:
+        return Path("/")
+    return None
 
 
 def explanation(stderr: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -20,13 +21,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Every failure is one clear line on stderr with the next step; a traceback
     appears only for a bug and only with SITESWAP_TRACEBACK=1.
     """
-    from siteswap.cli import commands, parser
+    from siteswap.cli import commands, parser, render  # noqa: F401  render: `_tell` may be too late to find it
 
     words = list(sys.argv[1:] if arguments is None else arguments)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
         chosen = parser.build().parse_args(words)
+        if arguments is None and os.geteuid() == 0 and hasattr(chosen, "env"):
+            _hand_over(chosen, words)
         return commands.run(chosen, words)
     except KeyboardInterrupt:
         print("siteswap: interrupted; the environment is as it was", file=sys.stderr)
@@ -52,6 +55,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problem = f"BUG: {type(error).__name__}: {error}"
         _tell(SiteswapError(Kind.BUG, problem, hint="SITESWAP_TRACEBACK=1 shows where; please report it"))
         return EXIT_STATUS[Kind.BUG]
+
+
+def _hand_over(chosen: argparse.Namespace, words: Sequence[str]) -> None:
+    """Where root works on somebody else's environment: start over as that user, who can do no harm there.
+
+    Raises SiteswapError (system) for an owner who is no user of this machine, or cannot run siteswap.
+    """
+    from siteswap import opening, process
+    from siteswap.cli.commands import place
+    from siteswap.fs import FileSystem
+
+    fs = FileSystem()
+    layout = opening.located(fs, place(chosen))
+    if chosen.verb != "create" and fs.entry(layout.home) is None:
+        return  # there is none, as we shall say
+    owner = opening.maker(fs, layout)
+    if not owner:
+        return
+    try:
+        user = process.account(str(owner))
+    except SiteswapError:
+        opening.require_trusted(fs, layout)
+        return
+    process.start_over_as(user, words)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
