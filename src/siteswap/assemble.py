@@ -33,6 +33,8 @@ class Member:
     """The unpacked wheel; None: the base generation has it."""
     direct_url: bytes | None = None
     """Content of direct_url.json, for what was named by URL or path (PEP 610)."""
+    copies: Path | None = None
+    """A directory laid out like a prefix that has it, RECORD and all, instead of the base (a repair)."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,12 @@ class Assembler:
         self._logical = logical or layout
         self._python = str(self._logical.python)
 
-    def assemble(self, members: Sequence[Member], lock_text: str, tick: Tick) -> Generation:
+    def assemble(
+        self, members: Sequence[Member], lock_text: str, tick: Tick, *, stand_by: str = ""
+    ) -> Generation:
         """The candidate at its final path, complete but for its manifest, referred to by nothing.
 
+        With `stand_by`, the name it stays under in staging: where a generation is rebuilt under its number.
         `tick` is told of files as they arrive. Raises SiteswapError (conflict)
         before anything is touched. Nothing is durable yet: the barrier comes
         before the flip.
@@ -106,7 +111,7 @@ class Assembler:
         # Every virtual environment has an include directory, so that tools may put headers there.
         directories = plan.directories_of([*ownership.owner, *manifest.strays, "include/"])
         final = self._layout.generation(manifest.number)
-        target = self._layout.staging / str(manifest.number)
+        target = self._layout.staging / (stand_by or str(manifest.number))
         in_place = self._recycle(target, manifest, directories)
         if in_place is None:
             in_place = set()
@@ -132,8 +137,9 @@ class Assembler:
         self._fs.symlink(corner.base_interpreter, manifest.interpreter.executable)
         # Last: its time is what drift is measured against.
         self._fs.write(corner.directories, "\n".join(["", *directories]).encode())
-        self._fs.rename(target, final.path)
-        return Generation(self._fs, final, manifest)
+        if not stand_by:
+            self._fs.rename(target, final.path)
+        return Generation(self._fs, corner if stand_by else final, manifest)
 
     def _by_age(self, members: Sequence[Member]) -> list[str]:
         """Names in order of installation: what the base has as it is, then what is new."""
@@ -150,6 +156,11 @@ class Assembler:
     def _files(self, member: Member) -> _Files:
         if member.entry is not None:
             return self._from_wheel(member, member.entry)
+        if member.copies is not None:
+            dist_info = member.distribution.dist_info
+            text = self._fs.read_text(member.copies / dist_info / "RECORD")
+            listed = plan.read_record(text, dist_info)
+            return _Files(tuple((row.path, row.path) for row in listed), (), tuple(listed))
         assert self._base is not None  # a member without a wheel is by definition the base's
         was = self._base.manifest.find(member.distribution.name)
         rows = self._base.record(member.distribution)
@@ -163,8 +174,11 @@ class Assembler:
         links: list[tuple[str, str]] = []
         made: list[tuple[str, bytes, bool]] = []
         rows: list[plan.Row] = []
+        programs = [f"{interpreter.schemes['scripts']}/{script[0]}" for script in index.scripts]
         for file in index.files:
             target = plan.destination(file, interpreter, member.distribution.name)
+            if target in programs:
+                continue  # an entry point takes the place of a script of its name, as with other installers
             source = f"{file.scheme}/{file.path}"
             content = (
                 scripts.rewritten(self._fs.read(entry.path / source), self._python)
@@ -178,7 +192,7 @@ class Assembler:
                 links.append((source, target))
                 rows.append(plan.Row(target, file.hash, str(file.size)))
         problems = plan.misplaced(
-            [path for _, path in links] + [path for path, _, _ in made],
+            [path for _, path in links] + [path for path, _, _ in made], programs,
             member.distribution.dist_info, member.distribution.name, interpreter,
         )  # fmt: skip
         if problems:
@@ -230,6 +244,8 @@ class Assembler:
             source, made_with = member.entry.path, member.entry.index.shared_mode
             found, access = self._fs.entry(source), self._fs.access
             same_owner = found is not None and (found.uid, found.gid) == (access.uid, access.gid)
+        elif member.copies is not None:
+            source, made_with, same_owner = member.copies, self._fs.access.shared, True
         else:
             assert self._base is not None
             source, made_with = self._base.layout.path, self._base.manifest.shared_mode
@@ -277,7 +293,7 @@ class Assembler:
         paths = [
             here
             for member in members
-            if member.entry is None and member.distribution.name not in in_place
+            if member.entry is None and member.copies is None and member.distribution.name not in in_place
             for _, here in files[member.distribution.name].links
         ]
         self._link_byte_code(self._base.layout.path, target, plan.sources_by_directory(paths))

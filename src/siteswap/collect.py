@@ -9,6 +9,8 @@ import errno
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 from siteswap import lease
 from siteswap.errors import SiteswapError
@@ -16,6 +18,7 @@ from siteswap.fs import FileSystem
 from siteswap.generation import read_current
 from siteswap.layout import Layout, Number
 from siteswap.lease import User
+from siteswap.manifest import Operation
 
 DEFAULT_KEEP = 10
 """Generations kept besides the current one, newest first, where the user says nothing else."""
@@ -77,6 +80,17 @@ def plan(
     return verdicts
 
 
+def recently_current(operations: Iterable[Operation]) -> list[Number]:
+    """Generations that stopped being current within the grace period."""
+    now = datetime.now(UTC)
+    return [
+        item.source
+        for item in operations
+        if item.source is not None
+        and abs((now - datetime.fromisoformat(item.time)).total_seconds()) < GRACE_SECONDS
+    ]
+
+
 def detach(fs: FileSystem, layout: Layout, number: Number, users: Iterable[User]) -> str | None:
     """Take one generation out of `generations/`, a tombstone in its place; the flip lock is held.
 
@@ -99,6 +113,33 @@ def detach(fs: FileSystem, layout: Layout, number: Number, users: Iterable[User]
         fs.symlink(away, layout.TOMBSTONE)
         fs.exchange(away, where.path)  # G3
     return None
+
+
+def supplant(
+    fs: FileSystem, layout: Layout, number: Number, rebuilt: Path, users: Iterable[User]
+) -> str | None:
+    """Put a rebuilt generation, which is durable, in the place of a damaged one; the flip lock is held.
+
+    Returns None when it stands there, for good, else why the damaged one stays. By the same proof as for
+    removal [I7]: whoever is just starting finds another lease than the one it locked, and starts over.
+    """
+    where = layout.generation(number)
+    if read_current(fs, layout) == number:
+        return "current"
+    proof = lease.prove_unused(fs, where, number, users)  # D8
+    if isinstance(proof, str):
+        return proof
+    with proof:
+        fs.exchange(rebuilt, where.path)  # D8
+    # What was damaged lies in staging now: its name is gone for good before anybody empties that.
+    fs.sync_directory(layout.generations)  # D9
+    fs.sync_directory(layout.staging)  # D9
+    return None
+
+
+def standing_by(number: Number) -> str:
+    """The name in staging of what is to supplant a generation; `settle` knows it, after a crash."""
+    return f"{_COLLECTED}{number}.rebuilt"
 
 
 def settle(fs: FileSystem, layout: Layout, *, spare: bool) -> None:

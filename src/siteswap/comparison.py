@@ -27,6 +27,8 @@ class Comparison:
     base: Generation | None
     base_distributions: tuple[Distribution, ...]
     """The base's, as other tools left them."""
+    only: frozenset[str] | None = None
+    """Names of all that is new, where it is known without a base (a repair)."""
 
     @property
     def distributions(self) -> tuple[Distribution, ...]:
@@ -41,7 +43,7 @@ class Comparison:
     @cached_property
     def subjects(self) -> list[Distribution]:
         """What is new or changed; everything where there is no base."""
-        changed = {change.name for change in self.changes}
+        changed = {change.name for change in self.changes} if self.only is None else self.only
         return [item for item in self.distributions if item.name in changed]
 
     @cached_property
@@ -54,7 +56,7 @@ class Comparison:
     def affected(self) -> list[Distribution]:
         """The subjects, what directly needs something that changed or went, what was seen to import it."""
         if self.base is None:
-            return list(self.distributions)
+            return self.subjects
         changed = {change.name for change in self.changes}
         tree = self._needed([item.name for item in self.distributions])
         affected = {holder for name in changed for holder in tree.get(name, ())} | changed

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from siteswap import (
     settings,
 )
 from siteswap.cache import Cache, open_cache
-from siteswap.errors import Kind, SiteswapError
+from siteswap.errors import REPAIR_HINT, Kind, SiteswapError
 from siteswap.fs import FileSystem, access_of
 from siteswap.gates import Gates
-from siteswap.generation import Generation, listed, read_current
+from siteswap.generation import Generation, listed, no_generation, read_current
 from siteswap.inspection import Inspection
 from siteswap.layout import Layout, Number
 from siteswap.lockfile import LockFile
@@ -131,11 +130,7 @@ class Environment:
         """The live generation. Raises SiteswapError (damaged)."""
         number = read_current(self.fs, self.layout)
         if not self.fs.is_directory(self.layout.generation(number).path):
-            raise SiteswapError(
-                Kind.DAMAGED,
-                f"{self.layout.current} names generation {number}, which is not there",
-                hint="siteswap rollback N to one that is; siteswap history shows them",
-            )
+            raise no_generation(self.layout, number)
         return self.generation(number)
 
     def generation(self, number: int) -> Generation:
@@ -199,7 +194,7 @@ class Environment:
             }
         except (ValueError, AttributeError, TypeError) as error:
             raise SiteswapError(
-                Kind.DAMAGED, f"{self.layout.tags} cannot be read: {error}", hint="remove it, then tag again"
+                Kind.DAMAGED, f"{self.layout.tags} cannot be read: {error}", hint=REPAIR_HINT
             ) from error
 
     def users(self) -> list[lease.User]:
@@ -282,7 +277,7 @@ class Environment:
 
         Durable on return; on any exception nothing changed.
         """
-        wanted = source if isinstance(source, Request) else self._read_lock(source)
+        wanted = source if isinstance(source, Request) else self._read_lock(source, options)
         return self._transact(
             "sync",
             command,
@@ -304,10 +299,12 @@ class Environment:
             if number == current:
                 self.fs.sync_directory(self.layout.home)  # a command that was killed may have made it so
                 return Outcome(current, current, (), committed=False)
-            if number not in flip.published(flip.history(self.fs, self.layout)):
+            operations = flip.history(self.fs, self.layout)
+            if number not in flip.published(operations):
                 raise SiteswapError(
                     Kind.USAGE, f"generation {number} was never current", hint="see siteswap history"
                 )
+            flip.require_undamaged(self.fs, self.layout, operations, number)
             chosen = self.generation(number)
             interpreter.refresh(chosen.interpreter, self.fs)
             drift = chosen.drift()
@@ -444,7 +441,7 @@ class Environment:
         return collect.plan(
             numbers,
             read_current(self.fs, self.layout),
-            _recently_current(operations),
+            collect.recently_current(operations),
             keep,
             self.tags(),
             users,
@@ -547,15 +544,17 @@ class Environment:
                 return tx.outcome
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _read_lock(self, path: Path) -> LockFile:
+    def _read_lock(self, path: Path, options: resolve.Options) -> LockFile:
         hint = "siteswap export > pylock.toml makes one"
         try:
-            text = self.fs.read_text(path)
+            text = self.fs.read_text(path, pipes=True)
         except OSError as error:
             raise SiteswapError(Kind.USAGE, f"cannot read {path}: {error.strerror}", hint=hint) from error
         except UnicodeDecodeError as error:
             raise SiteswapError(Kind.USAGE, f"cannot read {path}: it is not UTF-8 text", hint=hint) from error
-        return LockFile.parse(text, self.fs.resolve(path.parent), str(path))
+        base = self.fs.resolve(path.parent)
+        places = (base, *map(self.fs.resolve, options.directories))
+        return LockFile.parse(text, base, str(path), places)
 
     def _collect_after_commit(self, command: str) -> None:
         """Collect in bounded time, never on the way to the flip. The writer lock is still held.
@@ -580,14 +579,3 @@ class Environment:
 
     def _waiting(self, command: str) -> Waiting:
         return Waiting(self.fs, self.layout, self.progress, self.lock_timeout, command)
-
-
-def _recently_current(operations: Sequence[Operation]) -> list[Number]:
-    """Generations that stopped being current within the grace period."""
-    now = datetime.now(UTC)
-    return [
-        item.source
-        for item in operations
-        if item.source is not None
-        and abs((now - datetime.fromisoformat(item.time)).total_seconds()) < collect.GRACE_SECONDS
-    ]

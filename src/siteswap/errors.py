@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import enum
 
+REPAIR_HINT = "siteswap doctor shows all that is damaged, siteswap doctor --repair repairs it"
+"""The next step where what is on disk is not what siteswap wrote."""
+
 
 class Kind(enum.Enum):
     """Why something was refused, as a caller would sort it."""

@@ -8,6 +8,7 @@ Only `transaction`, `create` and `environment` (for rollback) call `flip`.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 from collections.abc import Callable, Sequence
@@ -17,11 +18,15 @@ from siteswap import process
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, Lock
 from siteswap.generation import Generation, listed, read_current
-from siteswap.layout import NOT_LINKED, Layout, Number
+from siteswap.layout import NOT_LINKED, GenerationLayout, Layout, Number
 from siteswap.manifest import Operation, effective_history, parse_history
 
 FlipLock = Callable[[], Lock]
 """How to get the flip lock, waiting as long as the command was told to. Raises SiteswapError (busy)."""
+
+
+REPAIR = "repair"
+"""Kind of the operation by which a rebuilt generation takes the place of a damaged one."""
 
 
 def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
@@ -53,6 +58,15 @@ def flip(fs: FileSystem, layout: Layout, operation: Operation) -> None:
                     hint="both are whole; see to the disk, then to siteswap history",
                 ) from error
             raise
+
+
+def restore(fs: FileSystem, layout: Layout, number: Number) -> None:
+    """Put a lost `current` back: atomic, and durable on return. The flip lock is held.
+
+    No record is written: the history has the flip that made it current.
+    """
+    _point(fs, layout, number)
+    fs.sync_directory(layout.home)
 
 
 def _point(fs: FileSystem, layout: Layout, number: Number) -> None:
@@ -90,6 +104,34 @@ def published(operations: Sequence[Operation]) -> set[Number]:
     return {item.target for item in operations}
 
 
+def replaced(operations: Sequence[Operation]) -> dict[Number, Number]:
+    """Damaged generations, and the repaired ones that took their place."""
+    return {
+        item.source: item.target for item in operations if item.kind == REPAIR and item.source is not None
+    }
+
+
+def marked(fs: FileSystem, layout: Layout) -> list[int]:
+    """Generations that `doctor --repair` found damaged and could not repair."""
+    try:
+        return [int(number) for number in json.loads(fs.read(layout.damaged))]
+    except (OSError, ValueError, TypeError):
+        return []  # a hint for rollback only
+
+
+def require_undamaged(
+    fs: FileSystem, layout: Layout, operations: Sequence[Operation], number: Number
+) -> None:
+    """Raises SiteswapError (damaged) for a generation that is known not to be what it was."""
+    newer = replaced(operations).get(number)
+    if newer is not None or number in marked(fs, layout):
+        raise SiteswapError(
+            Kind.DAMAGED,
+            f"generation {number} is damaged" + (f"; {newer} was repaired from it" if newer else ""),
+            hint="name another one; siteswap history shows them" if newer else "siteswap doctor says how",
+        )
+
+
 def link_top_level(fs: FileSystem, layout: Layout, candidate: Generation) -> bool:
     """Link top-level names that the candidate has and the environment lacks; whether there were any.
 
@@ -114,12 +156,12 @@ def link_top_level(fs: FileSystem, layout: Layout, candidate: Generation) -> boo
     return made
 
 
-def unlink_top_level(fs: FileSystem, layout: Layout, current: Generation) -> None:
+def unlink_top_level(fs: FileSystem, layout: Layout, current: GenerationLayout) -> None:
     """Remove top-level links that lead nowhere in the generation that is current now."""
     for name, kind in fs.entries(layout.root):
         if kind != "link" or fs.read_link(layout.root / name) != layout.top_link_target(name):
             continue
-        if fs.entry(current.layout.path / name) is None:
+        if fs.entry(current.path / name) is None:
             fs.unlink(layout.root / name)
 
 
@@ -129,7 +171,7 @@ def tidy_top_level(fs: FileSystem, layout: Layout, current: Generation) -> None:
     A link that leads nowhere harms nobody, and the next command that writes removes it.
     """
     with contextlib.suppress(OSError):
-        unlink_top_level(fs, layout, current)
+        unlink_top_level(fs, layout, current.layout)
 
 
 def next_number(fs: FileSystem, layout: Layout) -> Number:

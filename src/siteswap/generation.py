@@ -13,7 +13,7 @@ from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
 from siteswap import plan, prefix
-from siteswap.errors import Kind, SiteswapError
+from siteswap.errors import REPAIR_HINT, Kind, SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.layout import GenerationLayout, Layout, Number, parse_number
 from siteswap.lockfile import LockFile
@@ -56,7 +56,7 @@ class Generation:
             raise SiteswapError(
                 Kind.DAMAGED,
                 f"generation {where.path.name} has no manifest",
-                hint="siteswap rollback to another generation",
+                hint=REPAIR_HINT,
             ) from error
         return Generation(fs, where, Manifest.from_json(text, str(where.manifest)))
 
@@ -82,7 +82,7 @@ class Generation:
         return SiteswapError(
             Kind.DAMAGED,
             f"generation {self.number} lacks {what}",
-            hint="siteswap rollback to another generation",
+            hint=REPAIR_HINT,
         )
 
     def record(self, distribution: Distribution) -> list[plan.Row]:
@@ -94,7 +94,7 @@ class Generation:
             raise SiteswapError(
                 Kind.DAMAGED,
                 f"RECORD of {distribution.title} in generation {self.number} cannot be read",
-                hint=f"siteswap install {distribution.name}=={distribution.version}, or siteswap rollback",
+                hint=REPAIR_HINT,
             ) from error
 
     def metadata(self, distribution: Distribution) -> bytes:
@@ -267,9 +267,18 @@ def read_current(fs: FileSystem, layout: Layout) -> Number:
         raise SiteswapError(
             Kind.DAMAGED,
             f"{layout.current} does not name a generation",
-            hint=f"make it a link to one of {layout.generations}/*: ln -sfn generations/N {layout.current}",
+            hint=REPAIR_HINT,
         )
     return number
+
+
+def no_generation(layout: Layout, number: Number) -> SiteswapError:
+    """The error where `current` names a generation that is not there."""
+    return SiteswapError(
+        Kind.DAMAGED,
+        f"{layout.current} names generation {number}, which is not there",
+        hint="siteswap rollback N to one that is; siteswap history shows them, siteswap doctor more",
+    )
 
 
 def listed(fs: FileSystem, layout: Layout) -> dict[Number, str]:

@@ -11,6 +11,7 @@ ENV/.siteswap/spare/               a collected generation, ready to be recycled
 ENV/.siteswap/staging/             work in progress
 ENV/.siteswap/history              one JSON line per flip
 ENV/.siteswap/tags                 names that keep generations
+ENV/.siteswap/damaged              generations that could not be repaired
 ENV/.siteswap/log/                 output of the checks of the last transactions
 ENV/.siteswap/writer               lock of whoever builds a candidate
 ENV/.siteswap/lock                 lock of whoever flips or detaches
@@ -158,6 +159,11 @@ class Layout:
     def tags(self) -> Path:
         """Names that keep generations (JSON)."""
         return self.home / "tags"
+
+    @property
+    def damaged(self) -> Path:
+        """Numbers of generations that a repair could not repair (JSON): rollback refuses them."""
+        return self.home / "damaged"
 
     @property
     def log(self) -> Path:

@@ -83,7 +83,10 @@ def prove_unused(
     named = [user for user in known_users if user.generation == number]
     if named:
         return "used by " + ", ".join(describe(user) for user in named)
-    lock = fs.lock(where.lease, make=False)
+    try:
+        lock = fs.lock(where.lease, make=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return "its lease is gone, so that nobody can tell who uses it"  # [I11]
     if lock is None:
         return "used by a process that this user may not look at"
     if not fs.nobody_else_has_open(lock):

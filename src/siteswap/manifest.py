@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from siteswap.errors import Kind, SiteswapError
+from siteswap.errors import REPAIR_HINT, Kind, SiteswapError
 from siteswap.layout import Number
 
 MANIFEST_VERSION = 1
@@ -140,7 +140,7 @@ class Manifest:
             raise SiteswapError(
                 Kind.DAMAGED,
                 f"{where} cannot be read: {error}",
-                hint="siteswap rollback to another generation",
+                hint=REPAIR_HINT,
             ) from error
 
 

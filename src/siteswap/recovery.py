@@ -8,7 +8,7 @@ from siteswap import collect
 from siteswap.errors import SiteswapError
 from siteswap.flip import FlipLock, history, published, unlink_top_level
 from siteswap.fs import FileSystem
-from siteswap.generation import Generation, listed, read_current
+from siteswap.generation import listed, no_generation, read_current
 from siteswap.layout import Layout
 
 
@@ -23,6 +23,8 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
     removed = []
     with flip_lock():
         current = read_current(fs, layout)
+        if not fs.is_directory(layout.generation(current).path):
+            raise no_generation(layout, current)  # every link would look like one that leads nowhere
         # A command that was killed in the middle of a flip may have left a `current` that is not durable. It
         # becomes so before anything is built on it, removed because of it, or reported to be done already.
         fs.sync_directory(layout.home)  # V1
@@ -33,7 +35,7 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
             for name, _ in fs.entries(directory):
                 if name.startswith("."):
                     fs.unlink(directory / name)  # V2
-        unlink_top_level(fs, layout, Generation.read(fs, layout.generation(current)))  # V3
+        unlink_top_level(fs, layout, layout.generation(current))  # V3
     for number, kind in listed(fs, layout).items():
         # A candidate is numbered above all that was ever published: so a history that lost its first lines
         # makes no older generation look like garbage.
@@ -47,8 +49,9 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
 
 def _clear_creation(fs: FileSystem, layout: Layout) -> None:
     """Remove what `create` left beside the environment when it was killed right after its last rename."""
-    if fs.entry(layout.creating_lock) is None:
-        return
+    found = fs.entry(layout.creating_lock)
+    if found is None or found.uid != fs.access.uid:
+        return  # nothing, or somebody else's who may write there
     # The directory beside is not ours: what may not be removed there, or has no lock, stays.
     with contextlib.suppress(OSError, SiteswapError):
         lock = fs.lock(layout.creating_lock, make=False)

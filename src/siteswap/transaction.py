@@ -97,10 +97,12 @@ class Transaction:
         command: str,
         progress: Progress,
         standing: Callable[[], Gates] = lambda: DEFAULT_GATES,
+        base: carry.Base | None = None,
     ) -> None:
         """The writer lock is held and handed over. What crashes left behind is removed here [I9].
 
-        `standing` gives the gates of a `check` that names none.
+        `standing` gives the gates of a `check` that names none. `base` is what the current generation
+        is to be taken for, where that cannot be read from it as it is (a repair).
         """
         self._fs = fs
         self._layout = layout
@@ -117,18 +119,24 @@ class Transaction:
         self._target: Target | None = None
         self._options = resolve.DEFAULTS
         self._verdict: Verdict | None = None
+        self._renewed: frozenset[str] | None = None
         self.outcome: Outcome | None = None
         """What was committed, once it is: also when `commit` was interrupted right after the flip."""
         recover(fs, layout, flip_lock)
-        self._base = carry.Base.read(fs, layout)
+        self._base = base or carry.Base.read(fs, layout)
         self._scratch = fs.free_name(layout.staging, "work")
-        fs.make_directory(self._scratch)
         self._planner = Planner(fs, cache, self._scratch, self._base, progress)
         self._notes += carry.notes(self._base.drift)
         for note in self._notes:
             progress.note(note)
 
     def __enter__(self) -> Transaction:
+        # Here, not before: what is made from here on is cleared when we are asked to stop meanwhile.
+        try:
+            self._fs.make_directory(self._scratch)
+        except BaseException:
+            self.discard()
+            raise
         return self
 
     def __exit__(
@@ -190,6 +198,19 @@ class Transaction:
             lock, wanted = source, asked_in(source)
         self._options = options
         self._assemble(self._planner.sync(lock, wanted, options, allow_overlap=allow_overlap))
+
+    def renew(self, target: Target, renewed: Iterable[str], strays: tuple[str, ...]) -> Generation:
+        """Make a candidate of what the base holds, or should: `renewed` are the names of what comes anew.
+
+        These are tried, held against nothing: the base has them damaged. `strays` are
+        carried along. Returns the candidate.
+        """
+        self._expect(_State.OPEN)
+        self._renewed = frozenset(renewed)
+        self._base = replace(self._base, drift=replace(self._base.drift, strays=strays))
+        self._assemble(target)
+        assert self._candidate is not None
+        return self._candidate
 
     # -- judging and ending ----------------------------------------------------------------------
 
@@ -330,7 +351,7 @@ class Transaction:
             checked="",
             strays=self._base.drift.strays,
         )
-        if not self._base.drift and _is_like(manifest, was):
+        if self._renewed is None and not self._base.drift and _is_like(manifest, was):
             return
         self._progress.phase("link")
         assembler = Assembler(self._fs, self._layout, self.base, manifest, allow_overlap=target.allow_overlap)
@@ -360,6 +381,8 @@ class Transaction:
         if account is not None:
             self._fs.give(home, account.uid, account.gid)
         compared = Comparison(candidate, self.base, self._base.distributions)
+        if self._renewed is not None:
+            compared = Comparison(candidate, None, (), self._renewed)
         aside = self._scratch / "byte-code"
         self._fs.make_directory(aside)
         traces = Traces(self._fs, candidate, compared.subjects, account, aside)

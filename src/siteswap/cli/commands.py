@@ -21,7 +21,7 @@ from siteswap.collect import DEFAULT_KEEP
 from siteswap.environment import Environment
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import without_password
-from siteswap.fs import FileSystem
+from siteswap.fs import FileSystem, access_of
 from siteswap.gates import Gates
 from siteswap.generation import Generation, read_current
 from siteswap.layout import Number
@@ -276,6 +276,55 @@ def _log(chosen: argparse.Namespace) -> None:
         print(render.verdicts_table(verdicts))
 
 
+def _doctor(chosen: argparse.Namespace) -> None:
+    from siteswap.doctor.examination import examiner
+    from siteswap.doctor.findings import damage
+    from siteswap.doctor.repair import Repair, open_layout
+    from siteswap.waiting import Waiting
+
+    layout = open_layout(FileSystem(), place(chosen))
+    fs = FileSystem(access_of(layout.root))
+    view: Progress = chosen.view
+    python_path = os.environ.get("PYTHONPATH")
+    if not chosen.repair:
+        findings = examiner(fs, layout, view, None, python_path).examine().findings
+        view.stop()
+        if chosen.json:
+            _print_json(render.findings_json(layout, findings))
+        else:
+            print(render.findings_text(findings))
+        left = damage(findings)
+        hint = "siteswap doctor --repair repairs what can be repaired"
+    else:
+        environment = Environment(layout, fs, progress=view, lock_timeout=chosen.lock_timeout)
+        waiting = Waiting(fs, layout, view, chosen.lock_timeout, chosen.typed)
+        options, typed = _options(chosen), chosen.typed
+        repair = Repair(
+            fs, layout, view, waiting, lambda: _gates(environment, chosen), options, typed,
+            python_path=python_path,
+        )  # fmt: skip
+        try:
+            repaired = repair.run()
+        except (SiteswapError, OSError, KeyboardInterrupt) as error:
+            for line in repair.done:
+                view.note(line)  # each of these steps is whole, and stays done
+            if repair.done and isinstance(error, KeyboardInterrupt):
+                hint = "siteswap doctor --repair goes on"
+                raise SiteswapError(Kind.INTERRUPTED, "interrupted half way", hint=hint) from None
+            raise
+        chosen.done = True
+        view.stop()
+        if chosen.json:
+            _print_json(render.repaired_json(layout, repaired))
+        else:
+            print(render.repaired_text(repaired))
+        left = damage(repaired.after)
+        hint = "the next step for each is said there"
+    if left:
+        count = f"{len(left)} thing{'s are' if len(left) > 1 else ' is'}"
+        raise SiteswapError(Kind.DAMAGED, f"{layout.root}: {count} damaged", hint=hint)
+
+
 def _run(chosen: argparse.Namespace) -> None:
     environment = _open(chosen)
     number = environment.find(chosen.generation) if chosen.generation else None
@@ -346,15 +395,19 @@ def _without_password(word: str) -> str:
 # -- what commands share -------------------------------------------------------------------------
 
 
+def place(chosen: argparse.Namespace) -> Path:
+    """Where the environment is, or is to be."""
+    return Path(chosen.env or os.environ.get("VIRTUAL_ENV") or ".venv")
+
+
 def _open(chosen: argparse.Namespace) -> Environment:
-    path = chosen.env or os.environ.get("VIRTUAL_ENV") or ".venv"
-    fs = FileSystem()
+    path, fs = place(chosen), FileSystem()
     tree = chosen.env and fs.entry(Path(path, "pyproject.toml")) and not fs.entry(Path(path, ".siteswap"))
     if tree:
         raise SiteswapError(
             Kind.USAGE,
             f"{path} is a source tree, not an environment: -e names the environment",
-            hint=f"siteswap install --editable {shlex.quote(path)}",
+            hint=f"siteswap install --editable {shlex.quote(chosen.env)}",
         )
     view: Progress = chosen.view
     return Environment.open(path, progress=view, lock_timeout=getattr(chosen, "lock_timeout", None))
@@ -479,6 +532,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "tag": _tag,
     "check": _check,
     "log": _log,
+    "doctor": _doctor,
     "run": _run,
     "ps": _ps,
     "gc": _gc,

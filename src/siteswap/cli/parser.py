@@ -28,6 +28,7 @@ def build() -> argparse.ArgumentParser:
     _reading(verbs)
     _past(verbs)
     _trying(verbs)
+    _healing(verbs)
     _living(verbs)
     _cache(verbs)
     return parser
@@ -260,6 +261,18 @@ def _trying(verbs: _Verbs) -> None:
         help="show the whole output of this one: a name from the list, or a generation for its last",
     )  # fmt: skip
     verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _healing(verbs: _Verbs) -> None:
+    verb = _verb(verbs, "doctor", "find out what is damaged, and repair it", "siteswap doctor --repair")
+    verb.add_argument(
+        "--repair", action="store_true",
+        help="repair from the cache, other generations or the index; without it nothing is written",
+    )  # fmt: skip
+    group = _checks(verb, "checks before a repaired generation goes live", "the repaired generation")
+    group.add_argument("--no-check", action="store_true", help="let it go live untried")
+    _indexes(verb)
+    _changing(verb)
 
 
 def _living(verbs: _Verbs) -> None:

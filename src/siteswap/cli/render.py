@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siteswap import collect
+from siteswap.doctor.findings import Cure, Finding, Kind, Severity, damage
 from siteswap.environment import Past
+from siteswap.layout import Layout
 from siteswap.lease import User
 from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
 from siteswap.transaction import Outcome
 from siteswap.trial import told
 from siteswap.verdict import Verdict
+
+if TYPE_CHECKING:
+    from siteswap.doctor.repair import Repaired
 
 
 def outcome_text(outcome: Outcome, *, dry_run: bool = False) -> str:
@@ -204,6 +209,61 @@ def verdicts_table(verdicts: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "no verdict is kept yet"
     return table(("Log", "Gen", "When", "Verdict", "First finding", "Command"), rows)
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """What doctor found, a row each, damage first; below it what shares the damage, and what to do."""
+    lines = []
+    order = sorted(findings, key=lambda item: list(Severity).index(item.severity))
+    width = max((len(item.place) for item in order), default=0)
+    for item in order:
+        subject = f"{item.distribution}: " if item.distribution else ""
+        lines.append(f"{item.severity.value:<7}  {item.place:<{width}}  {subject}{item.what}")
+        margin = " " * (7 + 2 + width + 4)
+        if item.shared:
+            lines.append(f"{margin}the very same file: {_some(item.shared)}")
+        if item.how:
+            lines.append(f"{margin}{'beyond repair:' if item.cure is Cure.BEYOND else '→'} {item.how}")
+    if not damage(findings):
+        replaced = any(item.kind is Kind.REPLACED for item in findings)
+        lines.append(f"nothing {'else ' if replaced else ''}is damaged")
+    return "\n".join(map(printable, lines))
+
+
+def findings_json(layout: Layout, findings: Sequence[Finding]) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        "environment": str(layout.root),
+        "damaged": bool(damage(findings)),
+        "findings": [item.to_json() for item in findings],
+    }
+
+
+def repaired_text(repaired: Repaired) -> str:
+    """What was repaired, and what is left."""
+    lines = list(map(printable, repaired.done)) or ["nothing was to be repaired"]
+    return "\n".join([*lines, findings_text(repaired.after)])
+
+
+def repaired_json(layout: Layout, repaired: Repaired) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        "environment": str(layout.root),
+        "generation": repaired.current,
+        "was": repaired.was,
+        "damaged": bool(damage(repaired.after)),
+        "done": list(repaired.done),
+        "found": [item.to_json() for item in repaired.before],
+        "findings": [item.to_json() for item in repaired.after],
+    }
+
+
+_SHOWN_PLACES = 4
+
+
+def _some(places: Sequence[str]) -> str:
+    more = f" and {len(places) - _SHOWN_PLACES} more" if len(places) > _SHOWN_PLACES else ""
+    return f"{'; '.join(places[:_SHOWN_PLACES])}{more}"
 
 
 def users_text(users: Sequence[User], current: int) -> str:
