@@ -166,7 +166,7 @@ def test_zipped_source_is_read_as_strictly(tmp_path: Path) -> None:
 
 
 BACKEND = """
-import os, zipfile
+import base64, hashlib, os, zipfile
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     {body}
 """
@@ -180,10 +180,18 @@ LIES = {
 MAKE = """
 def make(directory, name, file):
     info = f"{name}-1.0.dist-info"
+    files = {
+        f"{info}/METADATA": f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    }
+    record = ""
+    for path, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+        record += f"{path},sha256={digest},{len(text)}\\n"
     with zipfile.ZipFile(os.path.join(directory, file), "w") as z:
-        z.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
-        z.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        z.writestr(f"{info}/RECORD", f"{info}/METADATA,,\\n{info}/WHEEL,,\\n{info}/RECORD,,\\n")
+        for path, text in files.items():
+            z.writestr(path, text)
+        z.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\\n")
     return file
 """
 
