@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from siteswap.environment import Environment
 from siteswap.fs import FileSystem
 from siteswap.gates import Gates
 from siteswap.layout import Number
+from siteswap.workspace import Workspace
 from wheelmaker import wheel
 
 Thing = tuple[str, int, bytes]
@@ -193,6 +194,17 @@ def _try_two(world: World, fs: FileSystem | None) -> None:
     world.sync("two", fs, dry_run=True)
 
 
+def _let_another_install(world: World, fs: FileSystem | None) -> None:
+    world.environment(fs).exec(["an", "installer"], gates=OPEN)
+
+
+def another_installer(workspace: Workspace, command: Sequence[str], streams: tuple[int, int, int]) -> int:
+    """Stands for what `exec` runs, which would be a process of its own: it adds a file and removes one."""
+    workspace.fs.unlink(workspace.prefix / "share/alpha.txt")
+    workspace.fs.write(workspace.prefix / "new.txt", f"made at {workspace.prefix}\n".encode())
+    return 0
+
+
 def _drop(world: World, fs: FileSystem | None) -> None:
     """What is done with an entry that turns out to be damaged."""
     names = sorted(path.name for path in (world.cache / "wheels").iterdir())
@@ -209,6 +221,7 @@ SCENARIOS = [
     Scenario("upgrade", _one, lambda world, fs: world.sync("two", fs)),
     Scenario("upgrade, recycled", _with_spare, lambda world, fs: world.sync("one", fs)),
     Scenario("uninstall", _two, lambda world, fs: world.environment(fs).uninstall(["alpha"], gates=OPEN)),
+    Scenario("exec", _one, _let_another_install),
     Scenario("rollback", _two, lambda world, fs: world.environment(fs).rollback(Number(2))),
     Scenario("tag", _tagged, lambda world, fs: world.environment(fs).tag(Number(3), "first"), flips=False),
     Scenario("untag", _tagged, lambda world, fs: world.environment(fs).untag("good"), flips=False),

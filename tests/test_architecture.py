@@ -21,6 +21,7 @@ MAY_TOUCH_THE_DISK = {
     "launcher/launch.py",
     "runtime/__init__.py",
     "runtime/_siteswap.py",
+    "runtime/_siteswap_advance.py",
     "activate/__init__.py",
     "probe/__init__.py",
     "probe/compile.py",

@@ -32,6 +32,12 @@ def confined(scratch: Path) -> Iterator[Confinement]:
         yield found
 
 
+def first(where: Confinement) -> Path:
+    """The first directory that may be written to."""
+    assert where.terms.writable is not None
+    return where.terms.writable[0]
+
+
 def run(
     where: Confinement, command: str, *, timeout: float = 20, writable: tuple[Path, ...] = ()
 ) -> process.Finished:
@@ -39,7 +45,7 @@ def run(
     return where.run(
         ["/bin/sh", "-c", command],
         env=dict(os.environ),
-        cwd=where.terms.writable[0],
+        cwd=first(where),
         timeout=timeout,
         merge=True,
         writable=writable,
@@ -106,9 +112,7 @@ def test_more_places_for_one_check(confined: Confinement, tmp_path: Path) -> Non
 def test_programs_find_what_they_need(confined: Confinement) -> None:
     """/dev/null, semaphores and shared memory work: multiprocessing is tried."""
     code = "import multiprocessing as m; m.Lock(); print(m.Pool(2).map(abs, [1, -2]))"
-    done = confined.run(
-        [sys.executable, "-c", code], env=dict(os.environ), cwd=confined.terms.writable[0], timeout=60
-    )
+    done = confined.run([sys.executable, "-c", code], env=dict(os.environ), cwd=first(confined), timeout=60)
     assert done.stdout == "[1, 2]\n", done.stderr
 
 

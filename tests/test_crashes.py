@@ -36,6 +36,7 @@ from crashing import (
     Tree,
     Truth,
     World,
+    another_installer,
     assert_same,
     check,
     check_cache,
@@ -56,6 +57,7 @@ from siteswap.fs import FileSystem, Lock
 from siteswap.generation import Generation
 from siteswap.layout import Layout, Number
 from siteswap.manifest import Interpreter, Operation
+from siteswap.workspace import Workspace
 
 pytestmark = pytest.mark.stress
 
@@ -81,6 +83,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (flip, transaction):
         monkeypatch.setattr(module, "now", lambda: "2026-01-01T00:00:00+00:00")
     monkeypatch.setattr(wheels, "_THREADS", 1)
+    monkeypatch.setattr(Workspace, "run", another_installer)
     monkeypatch.setattr(lease, "users", lambda _: [])
     monkeypatch.setattr(collect, "DEFAULT_KEEP", 1)
     monkeypatch.setattr(collect, "GRACE_SECONDS", 0.0)

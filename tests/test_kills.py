@@ -242,6 +242,52 @@ def test_every_child_killed_in_turn(env: Path, versions: Path, siteswap: Siteswa
     assert len(outcomes) > 1, "no child was killed"
 
 
+_SLOW_BACKEND = """
+import os, subprocess, time
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    child = subprocess.Popen(["sleep", "300"], start_new_session=True)
+    with open("pids.new", "w") as stream:
+        stream.write(f"{os.getpid()} {child.pid}")
+    os.rename("pids.new", "pids")
+    time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_build_ends_with_siteswap(
+    env: Path, siteswap: Siteswap, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A build backend and what it started, in a session of its own even: none of it goes on."""
+    tree = tmp_path / "slow"
+    tree.mkdir()
+    (tree / "backend.py").write_text(_SLOW_BACKEND)
+    (tree / "pyproject.toml").write_text(
+        '[project]\nname = "slow"\nversion = "1"\n'
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    )
+    before = state(env)
+    with subprocess.Popen(
+        [sys.executable, "-m", "siteswap", "install", "-e", env, "--no-index", tree],
+        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as running:  # fmt: skip
+        _wait_until((tree / "pids").exists)
+        running.send_signal(number)
+        assert running.wait(20) == (-number if number is signal.SIGKILL else 130)
+    for pid in map(int, (tree / "pids").read_text().split()):
+        _wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}/exe"))  # type: ignore[misc]
+    siteswap("gc", "-e", env).ok()
+    assert state(env) == before
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 # -- many at once ----------------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from siteswap import plan, prefix, scripts
+from siteswap import plan, prefix, runtime, scripts
 from siteswap.cache import Entry
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
@@ -34,7 +34,8 @@ class Member:
     direct_url: bytes | None = None
     """Content of direct_url.json, for what was named by URL or path (PEP 610)."""
     copies: Path | None = None
-    """A directory laid out like a prefix that has it, RECORD and all, instead of the base (a repair)."""
+    """A directory laid out like a prefix that has it, RECORD and all, instead of the base: a repair, or what
+    another installer did."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,12 @@ class Assembler:
         *,
         allow_overlap: bool = False,
         logical: Layout | None = None,
+        strays: Path | None = None,
     ) -> None:
         """`manifest` is the candidate's own, its overlaps not yet known.
 
-        `logical` is where the environment will stand, if that is not where it stands while it is created.
+        `logical` is where the environment will stand, if that is not where it stands while it is created;
+        `strays` has the files of no distribution, if that is not the base.
         """
         self._fs = fs
         self._layout = layout
@@ -85,6 +88,7 @@ class Assembler:
         self._manifest = manifest
         self._allow_overlap = allow_overlap
         self._logical = logical or layout
+        self._strays = strays or (base.layout.path if base is not None else None)
         self._python = str(self._logical.python)
 
     def assemble(
@@ -125,9 +129,9 @@ class Assembler:
         self._byte_code(members, in_place, files, target)
         self._own_files(own, target)
         for path in manifest.strays:
-            if self._base is not None:
+            if self._strays is not None:
                 self._fs.remove_tree(target / path)
-                self._fs.copy_tree(self._base.layout.path / path, target / path)
+                self._fs.copy_tree(self._strays / path, target / path)
         corner = GenerationLayout(target)
         self._fs.write(corner.lock_file, lock_text.encode())
         # A new file each time: its inode tells this generation from what the directory was before [I7].
@@ -135,6 +139,7 @@ class Assembler:
         self._fs.unlink(corner.imports)  # a recycled directory may have one that is not of this generation
         self._fs.unlink(corner.base_interpreter)
         self._fs.symlink(corner.base_interpreter, manifest.interpreter.executable)
+        self._fs.write(corner.maker, prefix.maker())
         # Last: its time is what drift is measured against.
         self._fs.write(corner.directories, "\n".join(["", *directories]).encode())
         if not stand_by:
@@ -268,7 +273,8 @@ class Assembler:
                 self._fs.write(target / item.path, item.content, executable=item.executable)
         if base is not None:
             self._fs.link_files(base.path, target, linked, copy=False, tick=lambda _: None)
-            self._link_byte_code(base.path, target, {self._manifest.interpreter.purelib: ["_siteswap.py"]})
+            ours = {self._manifest.interpreter.purelib: [*runtime.sources()]}
+            self._link_byte_code(base.path, target, ours)
         lasting = self._logical.generation(self._manifest.number)
         prefix.write_launcher(self._fs, target, lasting, self._manifest.interpreter, base)
         if self._manifest.interpreter.lib64 and self._fs.entry(target / "lib64") is None:

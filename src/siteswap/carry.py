@@ -6,7 +6,7 @@ and what it removed or replaced is no longer asked for as before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from siteswap import interpreter
@@ -58,10 +58,14 @@ def distributions(manifest: Manifest, drift: Drift) -> tuple[Distribution, ...]:
 
 def requirements(manifest: Manifest, drift: Drift) -> list[Requirement]:
     """What is asked for, as other tools' work changed it: the newest act of the user counts."""
+    return adjusted([parse_stored(text) for text in manifest.requirements], drift)
+
+
+def adjusted(asked: Iterable[Requirement], drift: Drift) -> list[Requirement]:
+    """The same for requirements that are at hand."""
     foreign: Mapping[str, Distribution] = {item.name: item for item in drift.foreign}
     lines = []
-    for text in manifest.requirements:
-        item = parse_stored(text)
+    for item in asked:
         if item.name is not None and item.name in foreign:
             specifier = item.specifier
             version = foreign[item.name].version
@@ -70,7 +74,8 @@ def requirements(manifest: Manifest, drift: Drift) -> list[Requirement]:
                 or specifier.url
                 or not specifier.specifier.contains(version, prereleases=True)
             ):
-                item = Requirement(f"{item.name}=={version}", item.name)
+                lines.append(Requirement(f"{item.name}=={version}", item.name))
+                continue
         elif item.name in drift.removed:
             continue
         lines.append(item)

@@ -1,10 +1,10 @@
-"""Run checks where they can do no harm: within limits, writing nowhere but to scratch places.
+"""Run programs so that nothing of theirs stays: checks within limits, builds and installers without.
 
-What a check may do is enforced by `probe/supervise.py`, one supervisor for each
-check that runs at the same time. On Linux with Landlock nothing outside the
+What a program may do is enforced by `probe/supervise.py`, one supervisor for each
+program that runs at the same time. On Linux with Landlock nothing outside the
 places named can be written to, created, removed or signalled; what Landlock does
 not cover (modes and times of files) is not prevented. When `run` returns, no
-process that the check had started is left.
+process that the program had started is left; nor when siteswap itself is killed.
 """
 
 from __future__ import annotations
@@ -24,19 +24,26 @@ LANDLOCK = True
 """Whether to use Landlock where the kernel has it; tests turn it off to see what it prevents."""
 
 
+FOREVER = 1e9
+"""Seconds: no limit on how long something may run."""
+
+
 @dataclass(frozen=True)
 class Terms:
-    """What checks may do."""
+    """What programs may do."""
 
-    writable: tuple[Path, ...]
-    """Directories that they may write to, with all that is in them."""
+    writable: tuple[Path, ...] | None
+    """Directories that they may write to, with all that is in them; None: wherever their user may."""
     umask: int
+    """Theirs; -1: ours."""
     offline: bool = False
     """Without a network."""
     account: process.Account | None = None
     """Who they run as; None: whoever runs siteswap."""
     memory: int | None = None
-    """Bytes that one process may have for its data; None: half of the machine's memory."""
+    """Bytes that one process may have for its data; None: half of the machine's memory; 0: no limit."""
+    streams: tuple[int, ...] = ()
+    """Descriptors to use as standard streams, of programs that a user talks to; none: output is kept."""
 
 
 class Confinement:
@@ -72,7 +79,7 @@ class Confinement:
         *,
         env: Mapping[str, str],
         cwd: Path,
-        timeout: float,
+        timeout: float = FOREVER,
         stdin: str = "",
         merge: bool = False,
         writable: tuple[Path, ...] = (),
@@ -100,9 +107,7 @@ class Confinement:
             return process.Finished(-9, out, err)  # it killed even its supervisor: one finding, like others
         if "problem" in answer:
             raise SiteswapError(
-                Kind.SYSTEM,
-                f"a check cannot be started: {answer['problem']}",
-                hint=self._advice(),
+                Kind.SYSTEM, f"cannot run {command[0]}: {answer['problem']}", hint=self._advice()
             )
         out, err = companion.output()
         self._give_back(writable, companion)
@@ -124,12 +129,13 @@ class Confinement:
         companion = process.Companion(
             [sys.executable, "-I", "-S", probe.SUPERVISE],
             {
-                "writable": [str(path) for path in (*self.terms.writable, *writable)],
+                "writable": [str(path) for path in (*(self.terms.writable or ()), *writable)],
                 "offline": self.terms.offline,
                 "user": [account.uid, account.gid, list(account.groups)] if account else None,
                 "memory": self.terms.memory,
-                "landlock": LANDLOCK,
+                "landlock": LANDLOCK and self.terms.writable is not None,
             },
+            self.terms.streams,
         )
         with self._guard:
             self._all.append(companion)
@@ -137,8 +143,8 @@ class Confinement:
         if greeting is None:
             raise SiteswapError(
                 Kind.SYSTEM,
-                "the supervisor of the checks does not start",
-                hint="--no-check goes on without checks",
+                "the supervisor of other programs does not start",
+                hint="see that siteswap's own Python works",
             )
         self.landlocked = greeting["landlock"] > 0
         return companion
@@ -153,6 +159,8 @@ class Confinement:
             return f"be where {name} may be, let {name} read the environment, or name another --check-user"
         if self.terms.offline:
             return "leave out --offline-checks, or allow user namespaces"
+        if self.terms.writable is None:
+            return "name a program of the environment or of PATH"
         return "--no-check goes on without checks"
 
 

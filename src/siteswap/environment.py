@@ -41,6 +41,7 @@ from siteswap.requirements import Request
 from siteswap.transaction import Outcome, Transaction
 from siteswap.verdict import Verdict
 from siteswap.waiting import Waiting
+from siteswap.workspace import BUSY_VARIABLE
 
 _RETRIES = 3
 _COLLECT_SECONDS = 1.0
@@ -210,6 +211,12 @@ class Environment:
         when this user may not write here.
         """
         opening.require_writable(self.fs, self.layout)
+        if os.environ.get(BUSY_VARIABLE) == str(self.layout.root):
+            raise SiteswapError(
+                Kind.USAGE,
+                f"{self.layout.root} is being changed by the siteswap exec that this runs in",
+                hint="end that command first; inside it, other installers change the environment",
+            )
         waiting = self._waiting(command)
         writer = waiting.writer()
         try:
@@ -285,6 +292,24 @@ class Environment:
             gates,
             dry_run,
             compile_all,
+        )
+
+    def exec(
+        self,
+        words: Sequence[str],
+        *,
+        gates: Gates | None = None,
+        dry_run: bool = False,
+        streams: tuple[int, int, int] = (0, 1, 2),
+        command: str = "",
+    ) -> Outcome:
+        """Run any installer on a private copy of the environment, and make what it did a generation.
+
+        It uses these descriptors of ours as its standard streams. Durable on return; on any exception
+        nothing changed. It is run once: where the base moved meanwhile (rollback), that is refused.
+        """
+        return self._transact(
+            "exec", command, lambda tx: tx.run(words, streams), gates, dry_run, compile_all=False, attempts=1
         )
 
     def rollback(self, target: Number | None = None, *, command: str = "") -> Outcome:
@@ -516,9 +541,10 @@ class Environment:
         gates: Gates | None,
         dry_run: bool,
         compile_all: bool,
+        attempts: int = _RETRIES,
     ) -> Outcome:
         """Run one transaction to its end; start over when the base moved under it [I8]."""
-        for attempt in range(_RETRIES):
+        for attempt in range(attempts):
             with self.begin(kind=kind, command=command) as tx:
                 try:
                     make(tx)
@@ -529,7 +555,7 @@ class Environment:
                     tx.check(gates, compile_all=compile_all)
                     tx.commit()
                 except SiteswapError as error:
-                    if error.kind is not Kind.STALE or attempt + 1 == _RETRIES:
+                    if error.kind is not Kind.STALE or attempt + 1 == attempts:
                         raise
                     self.progress.note(f"{error.message}: starting over")
                     continue

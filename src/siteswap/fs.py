@@ -235,6 +235,11 @@ class FileSystem:
             os.close(descriptor)
         return times
 
+    def stamps(self, root: Path, paths: Iterable[str]) -> list[tuple[int, int]]:
+        """Inode and change time (ns) of files below `root`: nobody can write to one and keep both."""
+        found = (os.lstat(f"{root}/{path}") for path in paths)
+        return [(item.st_ino, item.st_ctime_ns) for item in found]
+
     def free_name(self, directory: Path, stem: str) -> Path:
         """A path in `directory` that nothing uses: pid and time make it ours."""
         return directory / f"{stem}.{os.getpid()}.{time.monotonic_ns()}"

@@ -203,7 +203,7 @@ class Generation:
                 name == "__pycache__"
                 or path in known
                 or path in self.files
-                or (not directory and name in _OWN)
+                or (not directory and name in NOBODYS)
             ):
                 continue
             if kind != "directory":
@@ -231,31 +231,34 @@ class Generation:
             head, _, name = path.rpartition("/")
             if name != "METADATA" or not head.endswith(".dist-info"):
                 continue
-            fields, _ = parse_email(self.fs.read(self.layout.path / path))
-            record = self.layout.path / head / "RECORD"
-            if "name" not in fields or "version" not in fields or self.fs.entry(record) is None:
-                continue
-            digest = hashlib.sha256(self.fs.read(record)).hexdigest()
-            distributions.append(
-                Distribution(
-                    name=canonicalize_name(fields["name"]),
-                    version=fields["version"],
-                    key=f"foreign:{digest}",
-                    dist_info=head,
-                    requested=False,
-                    requires=tuple(fields.get("requires_dist", ())),
-                    requires_python=fields.get("requires_python"),
-                    origin=None,
-                    foreign=True,
-                )
-            )
+            item = self.foreign(head)
+            if item is not None:
+                distributions.append(item)
         return distributions
+
+    def foreign(self, dist_info: str) -> Distribution | None:
+        """The distribution that another tool put here, told by its metadata; None when that is not whole."""
+        record = self.layout.path / dist_info / "RECORD"
+        fields, _ = parse_email(self.fs.read(self.layout.path / dist_info / "METADATA"))
+        if "name" not in fields or "version" not in fields or self.fs.entry(record) is None:
+            return None
+        return Distribution(
+            name=canonicalize_name(fields["name"]),
+            version=fields["version"],
+            key=f"foreign:{hashlib.sha256(self.fs.read(record)).hexdigest()}",
+            dist_info=dist_info,
+            requested=False,
+            requires=tuple(fields.get("requires_dist", ())),
+            requires_python=fields.get("requires_python"),
+            origin=None,
+            foreign=True,
+        )
 
     def _claimed(self, distribution: Distribution) -> list[str]:
         return [row.path for row in self.record(distribution)]
 
 
-_OWN = frozenset({".generation", "pyvenv.cfg", "lib64", ".lock"})
+NOBODYS = frozenset({".generation", "pyvenv.cfg", "lib64", ".lock"})
 """Names at the top of a generation that are nobody's content; `.lock` is what uv leaves behind."""
 
 

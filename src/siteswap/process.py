@@ -136,18 +136,29 @@ class Companion:
     ends a request that is under way.
     """
 
-    def __init__(self, command: Sequence[str | Path], setup: Mapping[str, Any]) -> None:
-        """Raises SiteswapError (system) when it cannot be started."""
-        self._files = [_memory(name) for name in ("stdin", "stdout", "stderr")]
-        streams = [file.fileno() for file in self._files]
-        argument = json.dumps({**setup, "streams": streams})
+    def __init__(
+        self, command: Sequence[str | Path], setup: Mapping[str, Any], streams: Sequence[int] = ()
+    ) -> None:
+        """With `streams`, three open descriptors of ours, what it starts uses those instead of files.
+
+        Raises SiteswapError (system) when it cannot be started.
+        """
+        # Copies of given ones: their own numbers are those of the companion's standard streams.
+        self._files = (
+            [os.fdopen(os.dup(number), "w+b", buffering=0) for number in streams]
+            if streams
+            else [_memory(name) for name in ("stdin", "stdout", "stderr")]
+        )
+        self._keeps = not streams
+        passed = [file.fileno() for file in self._files]
+        argument = json.dumps({**setup, "streams": passed})
         try:
             self._child = subprocess.Popen(
                 [*(os.fspath(part) for part in command), argument],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=streams,
+                pass_fds=passed,
                 start_new_session=True,
             )
         except OSError as error:
@@ -170,7 +181,7 @@ class Companion:
         `stdin` is what the request's program reads.
         """
         assert self._child.stdin is not None
-        for file, content in zip(self._files, (stdin, "", ""), strict=True):
+        for file, content in zip(self._files if self._keeps else (), (stdin, "", ""), strict=False):
             file.seek(0)
             file.truncate()
             file.write(content.encode())
@@ -185,7 +196,7 @@ class Companion:
 
     def output(self) -> tuple[str, str]:
         """What the last request's program wrote to stdout and stderr."""
-        return _text(self._files[1]), _text(self._files[2])
+        return (_text(self._files[1]), _text(self._files[2])) if self._keeps else ("", "")
 
     def close(self) -> None:
         """Let it kill what it runs, and end. Harmless when repeated."""

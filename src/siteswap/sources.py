@@ -17,6 +17,7 @@ from build import BuildBackendException, BuildException, FailedProcessError, Pro
 from build.env import IsolatedEnv
 
 from siteswap import process, uv
+from siteswap.confinement import Confinement
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import Fetcher, without_password
 from siteswap.fs import FileSystem
@@ -33,9 +34,18 @@ class Builder:
     """Builds wheels for one interpreter."""
 
     def __init__(
-        self, fs: FileSystem, fetcher: Fetcher, interpreter: Interpreter, options: Sequence[str]
+        self,
+        fs: FileSystem,
+        fetcher: Fetcher,
+        interpreter: Interpreter,
+        options: Sequence[str],
+        place: Confinement,
     ) -> None:
-        """`options` are the user's index options in uv's spelling, for build requirements."""
+        """`options` are the user's index options in uv's spelling, for build requirements.
+
+        Backends run in `place`, so that nothing they start outlives us.
+        """
+        self._place = place
         self._fs = fs
         self._fetcher = fetcher
         self._interpreter = interpreter
@@ -53,7 +63,7 @@ class Builder:
         self._fs.make_directory(output)
         environment = _BuildEnvironment(self._interpreter, scratch / "environment", self._options, artifact)
         kind: Literal["editable", "wheel"] = "editable" if artifact.editable else "wheel"
-        runner = _Runner()
+        runner = _Runner(self._place)
         try:
             builder = ProjectBuilder.from_isolated_env(environment, str(tree), runner=runner)
             environment.install(builder.build_system_requires)
@@ -100,14 +110,15 @@ class Builder:
 class _Runner:
     """Runs a backend's hooks for `build`, keeping their output to show when one fails."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Confinement) -> None:
+        self._place = place
         self.output = ""
 
     def __call__(
         self, cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None
     ) -> None:
         env = {**_clean_environment(), **(extra_environ or {})}
-        done = process.run(cmd, env=env, cwd=Path(cwd) if cwd else None, merge=True)
+        done = self._place.run(cmd, env=env, cwd=Path(cwd) if cwd else Path.cwd(), merge=True)
         self.output += done.stdout
         if done.status != 0:
             raise subprocess.CalledProcessError(done.status, list(cmd), done.stdout)

@@ -17,7 +17,7 @@ from packaging.version import InvalidVersion, Version
 from siteswap import resolve, wheels
 from siteswap.assemble import Member
 from siteswap.cache import Cache, Entry
-from siteswap.carry import Base
+from siteswap.carry import Base, adjusted
 from siteswap.checks import dependencies
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
@@ -26,6 +26,7 @@ from siteswap.manifest import Distribution
 from siteswap.members import is_same, kept_member, new_member
 from siteswap.progress import Progress
 from siteswap.requirements import Request, Requirement, merge, parse_stored
+from siteswap.workspace import Work
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Target:
     """What counts as asked for."""
     allow_overlap: bool = False
     """Two distributions may claim one file; the later one wins."""
+    work: Work | None = None
+    """What another installer did, where the candidate is that."""
 
 
 class Planner:
@@ -142,6 +145,21 @@ class Planner:
         ]
         # What is left overlapped before if it does now.
         return Target(tuple(members), lock, tuple(wanted), allow_overlap=True)
+
+    def taken_in(self, work: Work) -> Target:
+        """The base as another installer changed a private copy of it. Needs no index."""
+        drift = work.drift
+        changed = {item.name for item in drift.foreign} | set(drift.removed)
+        members = [Member(item) for item in self._base.distributions if item.name not in changed]
+        members += [Member(item, copies=work.prefix) for item in drift.foreign]
+        lock = self._base.generation.lock_file()
+        return Target(
+            tuple(members),
+            lock.only(lock.names - changed),
+            tuple(adjusted(self._base.requirements, drift)),
+            allow_overlap=True,
+            work=work,
+        )
 
     def sync(
         self,

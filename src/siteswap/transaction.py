@@ -54,6 +54,7 @@ from siteswap.target import Planner, Target, asked_in
 from siteswap.traces import Traces
 from siteswap.trial import Overlay, Trial, told
 from siteswap.verdict import Check, CheckError, Verdict
+from siteswap.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Transaction:
         self._state = _State.OPEN
         self._notes: list[str] = []
         self._candidate: Generation | None = None
+        self._workspace: Workspace | None = None
         self._target: Target | None = None
         self._options = resolve.DEFAULTS
         self._verdict: Verdict | None = None
@@ -198,6 +200,27 @@ class Transaction:
             lock, wanted = source, asked_in(source)
         self._options = options
         self._assemble(self._planner.sync(lock, wanted, options, allow_overlap=allow_overlap))
+
+    def run(self, command: Sequence[str], streams: tuple[int, int, int] = (0, 1, 2)) -> None:
+        """Let another installer change a private copy of the base; what it did becomes the candidate.
+
+        It talks to the user, through these descriptors of ours. Raises SiteswapError: requirement when it
+        fails, system when it cannot be started; then, and on Ctrl-C, nothing of it is left running.
+        """
+        self._expect(_State.OPEN)
+        number = next_number(self._fs, self._layout)
+        self._workspace = Workspace(self._fs, self._layout, self._base, number)
+        self._progress.phase("copy")
+        self._workspace.make(self._progress.step)
+        self._progress.stop()
+        left = self._workspace.run(command, streams)
+        if left:
+            self._note(f"{command[0]} left {left} process{'es' if left > 1 else ''} running: killed")
+        work = self._workspace.take_in(self._fs.free_name(self._layout.staging, "private"))
+        if work is not None:
+            for note in work.notes:
+                self._note(note)
+            self._assemble(self._planner.taken_in(work))
 
     def renew(self, target: Target, renewed: Iterable[str], strays: tuple[str, ...]) -> Generation:
         """Make a candidate of what the base holds, or should: `renewed` are the names of what comes anew.
@@ -309,6 +332,8 @@ class Transaction:
         if self._writer.descriptor < 0:
             return
         try:
+            if self._workspace is not None:
+                self._workspace.leave(self._fs.free_name(self._layout.staging, "private"))
             if self._candidate is not None:
                 doomed = self._fs.free_name(self._layout.staging, "discarded")
                 # A flip that failed may not have been undone (the disk refused that too): then it is live.
@@ -349,12 +374,16 @@ class Transaction:
             system_site_packages=was.system_site_packages,
             shared_mode=self._fs.access.shared,
             checked="",
-            strays=self._base.drift.strays,
+            strays=target.work.drift.strays if target.work is not None else self._base.drift.strays,
         )
-        if self._renewed is None and not self._base.drift and _is_like(manifest, was):
+        same = self._renewed is None and target.work is None and not self._base.drift
+        if same and _is_like(manifest, was):
             return
         self._progress.phase("link")
-        assembler = Assembler(self._fs, self._layout, self.base, manifest, allow_overlap=target.allow_overlap)
+        assembler = Assembler(
+            self._fs, self._layout, self.base, manifest, allow_overlap=target.allow_overlap,
+            strays=target.work.prefix if target.work is not None else None,
+        )  # fmt: skip
         try:
             self._candidate = assembler.assemble(members, target.lock.text, self._progress.step)
         except FileNotFoundError as error:
@@ -440,6 +469,10 @@ class Transaction:
             )  # fmt: skip
 
         return make
+
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+        self._progress.note(text)
 
     def _expect(self, state: _State) -> None:
         if self._state is not state:

@@ -30,6 +30,7 @@ from packaging.version import InvalidVersion, Version
 
 from siteswap import archive, process
 from siteswap.cache import Cache, Entry, File, Index
+from siteswap.confinement import Confinement, Terms
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import Fetcher
 from siteswap.fs import FileSystem
@@ -87,14 +88,21 @@ def obtain(
     """
     cache.clear_incoming()
     fetcher = Fetcher(cache.fs, options)
-    builder = Builder(cache.fs, fetcher, interpreter, options)
-    work = _Work(cache, fetcher, builder, interpreter, scratch, progress, fresh)
-    try:
-        hashes = process.parallel(work.one, artifacts, _THREADS, work.stop)
-    except BaseException:
-        for path, _ in work.incoming:
-            cache.fs.remove_tree(path)
-        raise
+    # No limits: a build is a compiler's work, and may use what its user may.
+    with Confinement(Terms(None, umask=-1, memory=0)) as place:
+        builder = Builder(cache.fs, fetcher, interpreter, options, place)
+        work = _Work(cache, fetcher, builder, interpreter, scratch, progress, fresh)
+
+        def stop() -> None:
+            work.stop()
+            place.stop()
+
+        try:
+            hashes = process.parallel(work.one, artifacts, _THREADS, stop)
+        except BaseException:
+            for path, _ in work.incoming:
+                cache.fs.remove_tree(path)
+            raise
     cache.publish(work.incoming)
     for source, sha256 in work.built:
         cache.remember_built(source, sha256)

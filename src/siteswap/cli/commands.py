@@ -123,6 +123,23 @@ def _sync(chosen: argparse.Namespace) -> None:
     _report(outcome, chosen)
 
 
+def _exec(chosen: argparse.Namespace) -> None:
+    environment = _open(chosen)
+    words: list[str] = chosen.command
+    if len(words) == 1 and len(words[0].split()) > 1:
+        words = ["/bin/sh", "-c", words[0]]
+    if chosen.as_pip:  # the history has what was typed, not how the runtime leads it here
+        chosen.typed = shlex.join(_without_password(word) for word in words[2:])
+    outcome = environment.exec(
+        words,
+        gates=_gates(environment, chosen),
+        dry_run=chosen.dry_run,
+        streams=(0, 2, 2) if chosen.json else (0, 1, 2),
+        command=chosen.typed,
+    )
+    _report(outcome, chosen)
+
+
 def _list(chosen: argparse.Namespace) -> None:
     distributions = _as_it_is(_generation(chosen))
     if chosen.json:
@@ -509,7 +526,9 @@ def _report(outcome: Outcome, chosen: argparse.Namespace) -> None:
     if chosen.json:
         _print_json(render.outcome_json(outcome))
     else:
-        print(render.outcome_text(outcome, dry_run=dry_run))
+        # What pip prints on stdout may be for a program: a report, say.
+        stream = sys.stderr if getattr(chosen, "as_pip", False) else sys.stdout
+        print(render.outcome_text(outcome, dry_run=dry_run), file=stream)
 
 
 def _print_json(value: Any) -> None:
@@ -523,6 +542,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "install": _install,
     "uninstall": _uninstall,
     "sync": _sync,
+    "exec": _exec,
     "list": _list,
     "show": _show,
     "export": _export,

@@ -25,6 +25,7 @@ def build() -> argparse.ArgumentParser:
     _install(verbs)
     _uninstall(verbs)
     _sync(verbs)
+    _foreign(verbs)
     _reading(verbs)
     _past(verbs)
     _trying(verbs)
@@ -261,6 +262,20 @@ def _trying(verbs: _Verbs) -> None:
         help="show the whole output of this one: a name from the list, or a generation for its last",
     )  # fmt: skip
     verb.add_argument("--json", action="store_true", help="as JSON")
+
+
+def _foreign(verbs: _Verbs) -> None:
+    verb = _verb(
+        verbs, "exec", "run any installer on a private copy of the environment, and take in what it did",
+        "siteswap exec -- pip install -e .",
+    )  # fmt: skip
+    verb.add_argument(
+        "command", nargs="+", metavar="CMD", help="the installer; one word with spaces is a shell line"
+    )
+    # For the runtime, which leads pip here: the result goes to stderr, so that stdout is pip's.
+    verb.add_argument("--as-pip", action="store_true", help=argparse.SUPPRESS)
+    _gates(verb)
+    _changing(verb)
 
 
 def _healing(verbs: _Verbs) -> None:

@@ -1,4 +1,4 @@
-"""Start checks one at a time, confined, and leave no process of theirs behind.
+"""Start programs one at a time, confined, and leave no process of theirs behind.
 
 Run by siteswap's own interpreter as `python -I -S supervise.py SETUP`. Requests come on stdin, answers go
 to stdout, one line of JSON each. When stdin ends (siteswap is done, or was killed) whatever runs is killed.
@@ -210,7 +210,8 @@ def become(request, setup, ruleset, telling):
         os.setsid()
         for number, descriptor in enumerate(setup["streams"]):
             os.dup2(setup["streams"][1] if number == 2 and request["merge"] else descriptor, number)
-        os.umask(request["umask"])
+        if request["umask"] >= 0:
+            os.umask(request["umask"])
         limit(setup["memory"])
         if setup["offline"]:
             leave_network()
@@ -229,13 +230,15 @@ def become(request, setup, ruleset, telling):
         os.execvpe(request["command"][0], request["command"], request["env"])
     except BaseException as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        where = getattr(error, "filename", None)
-        os.write(telling, (f"{where}: {reason}" if where else reason).encode())
+        where = getattr(error, "filename", None)  # bytes: the last place where the program was looked for
+        os.write(telling, (f"{where}: {reason}" if isinstance(where, str) else reason).encode())
     finally:
         os._exit(126)
 
 
 def limit(memory):
+    if memory == 0:
+        return
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     size = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
