@@ -223,7 +223,8 @@ class Environment:
         (packages / "pair-0.dist-info" / "METADATA").write_text(metadata)
         self._add_programs(number)
         if not self.plain:
-            (packages / f"{runtime.MODULE}.py").write_text(runtime.runtime_source())
+            for name, text in runtime.sources().items():
+                (packages / name).write_text(text)
             name, text = runtime.startup_file(self.interpreter.version)
             (packages / name).write_text(text)
         self.numbers.append(number)

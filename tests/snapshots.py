@@ -82,7 +82,7 @@ def record_problems(prefix: Path) -> list[str]:
                 if (digest, size) != (f"sha256={real}", str(len(content))):
                     problems.append(f"{info.name} has another {name}")
     for path in packages.rglob("*"):
-        ours = path.name == "_siteswap.py" or path.name.startswith("00-siteswap.")
+        ours = path.name in ("_siteswap.py", "_siteswap_advance.py") or path.name.startswith("00-siteswap.")
         if path.is_file() and path not in listed and path.suffix != ".pyc" and not ours:
             problems.append(f"{path} is in no RECORD")
     return problems

@@ -74,6 +74,11 @@ class GenerationLayout:
         return self.corner / "python"
 
     @property
+    def maker(self) -> Path:
+        """The siteswap that made it: its interpreter and its program, a line each; pip is led to it."""
+        return self.corner / "siteswap"
+
+    @property
     def directories(self) -> Path:
         """Every directory of the generation, one path a line; lets drift be found without a walk."""
         return self.corner / "directories"

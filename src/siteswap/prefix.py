@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +54,7 @@ def names(interpreter: Interpreter) -> list[str]:
         "pyvenv.cfg",
         *(f"bin/{name}" for name in python_names(interpreter)),
         *(f"bin/{name}" for name in activate.scripts("", "")),
-        f"{interpreter.purelib}/_siteswap.py",
+        *(f"{interpreter.purelib}/{name}" for name in runtime.sources()),
         f"{interpreter.purelib}/{startup}",
     ]
 
@@ -73,9 +74,18 @@ def files(interpreter: Interpreter, layout: Layout, system_site_packages: bool) 
     return [
         PrefixFile("pyvenv.cfg", configuration(interpreter, layout, system_site_packages)),
         *(PrefixFile(f"bin/{name}", text.encode()) for name, text in scripts.items()),
-        PrefixFile(f"{interpreter.purelib}/_siteswap.py", runtime.runtime_source().encode()),
+        *(
+            PrefixFile(f"{interpreter.purelib}/{name}", text.encode())
+            for name, text in runtime.sources().items()
+        ),
         PrefixFile(f"{interpreter.purelib}/{startup}", line.encode()),
     ]
+
+
+def maker() -> bytes:
+    """What a generation calls its maker: interpreter and program, a line each; nothing where that is none."""
+    words = (sys.executable or "", str(Path(__file__).with_name("__main__.py")))
+    return "".join(f"{word}\n" for word in words).encode() if not any("\n" in word for word in words) else b""
 
 
 def write_launcher(

@@ -83,7 +83,8 @@ def loaded():
         if "." in name and getattr(parent, "__file__", None) is not None:
             continue
         file = getattr(module, "__file__", None)
-        if isinstance(file, str) and file.startswith(sys.prefix + os.sep) and name != "_siteswap":
+        inside = isinstance(file, str) and file.startswith(sys.prefix + os.sep)
+        if inside and not name.startswith("_siteswap"):
             yield name
 
 

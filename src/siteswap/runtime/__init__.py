@@ -1,6 +1,6 @@
 """The module that each generation loads at start-up, and the file that makes `site` load it.
 
-`_siteswap.py` beside this file is copied into the generation; it is never imported here.
+The modules beside this file are copied into the generation; they are never imported here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from pathlib import Path
 
 MODULE = "_siteswap"
 """The name of the module; its file is `_siteswap.py` in the generation's site-packages."""
+
+LATER = "_siteswap_advance"
+"""The name of a second one, which the first loads when an import would fail."""
 
 _FIRST_WITH_START_FILES = (3, 18)  # PEP 829
 
@@ -23,6 +26,7 @@ def startup_file(version: tuple[int, int]) -> tuple[str, str]:
     return f"00-{MODULE.strip('_')}.start", f"{MODULE}:start\n"
 
 
-def runtime_source() -> str:
-    """The text of `_siteswap.py`. Raises OSError when the package is damaged."""
-    return Path(__file__).with_name(f"{MODULE}.py").read_text(encoding="utf-8")
+def sources() -> dict[str, str]:
+    """File name and text of each module. Raises OSError when the package is damaged."""
+    names = (f"{MODULE}.py", f"{LATER}.py")
+    return {name: Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names}

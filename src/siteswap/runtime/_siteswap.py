@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # none of these is imported at run time
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
     from types import ModuleType
-    from typing import Any
+    from typing import Any, NoReturn
 
 generation = 0
 prefix = ""
@@ -53,6 +53,9 @@ def start() -> None:
         return
     try:
         _present()
+        words = getattr(sys, "orig_argv", None) or _command_line()
+        if "pip" in " ".join(words[1:6]):
+            _make_pip_a_transaction(words)
     except Exception as error:
         _warn(error, "is pinned, but may name or start another generation")
 
@@ -227,7 +230,7 @@ def _present() -> None:
     executable = sys.executable or ""
     if executable.startswith(physical):
         _worker = executable
-        if _is_handed_over():
+        if handed_over():
             return  # a whole tree of processes is pinned: every path stays that of the generation
         sys.executable = logical + executable[len(physical) :]
         # Nothing opens these again; __main__.__file__ and sys.path[0] stay physical.
@@ -245,13 +248,16 @@ def _present() -> None:
     _replaced = sys.executable
     if _worker or _roots:
         sys.meta_path.insert(0, sys.modules[__name__])
+    last = type(sys)("_siteswap_last")
+    last.find_spec = _find_in_current  # type: ignore[attr-defined]
+    sys.meta_path.append(last)
     if _worker:
         for name in _MATCHERS:
             if name in sys.modules:
                 _match(sys.modules[name])
 
 
-def _is_handed_over() -> bool:
+def handed_over() -> bool:
     """Whether SITESWAP_GENERATION names this generation, however it spells the way to it."""
     wanted = os.environ.get("SITESWAP_GENERATION", "")
     if not wanted:
@@ -293,6 +299,147 @@ def _physical(path: str) -> str:
                 moved = prefix + path[len(root) :]
             return moved if os.path.exists(moved) else path
     return path
+
+
+# --- imports that are about to fail -------------------------------------------------------------------------
+
+
+def _find_in_current(
+    name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+) -> "ModuleSpec | None":
+    """The last finder: where another generation is current by now, that may have the module."""
+    if current() in (generation, 0) or os.environ.get("SITESWAP_ADVANCE") == "0":
+        return None
+    if name.startswith("_siteswap"):
+        return None  # what does this is not there: so nothing more is
+    mine = [finder for finder in sys.meta_path if getattr(finder, "find_spec", None) is _find_in_current]
+    for finder in sys.meta_path[sys.meta_path.index(mine[0]) + 1 :] if mine else ():
+        find = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = find(name, path, target) if find else None
+        if spec is not None:
+            return spec  # a finder of the program's own, which comes after us, has it
+    import _siteswap_advance
+
+    return _siteswap_advance.find(name, path)
+
+
+def current() -> int:
+    """The number of the generation that is current; 0 when there is no telling."""
+    try:
+        return int(_current(environment))
+    except (OSError, ValueError):
+        return 0
+
+
+def also_pin(number: int) -> bool:
+    """Take the lease of another generation too, and keep both to the end; False when it is going away.
+
+    The old one is kept because paths of it are in use: files of modules, programs of workers.
+    """
+    from fcntl import LOCK_NB, LOCK_SH, flock
+
+    path = f"{environment}{_GENERATIONS}{number}"
+    descriptor = os.open(path + _LEASE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        flock(descriptor, LOCK_SH | LOCK_NB)
+        # After the lock, as in the launcher: whoever wants to move the generation needs the lock first.
+        if os.path.islink(path) or not os.path.samestat(os.stat(path + _LEASE), os.fstat(descriptor)):
+            raise BlockingIOError
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            return False
+        raise
+    _hold(descriptor)
+    return True
+
+
+def move(number: int, path: str) -> None:
+    """Be in another generation from now on; its lease is held, and `_siteswap_advance` does the rest."""
+    global generation, prefix, _worker
+    if _worker.startswith(prefix + "/"):
+        worker = path + _worker[len(prefix) :]
+        for name in _MATCHERS:
+            module: Any = sys.modules.get(name)
+            if module is not None and os.fsdecode(getattr(module, "_python_exe", None) or "") == _worker:
+                module._python_exe = os.fsencode(worker) if type(module._python_exe) is bytes else worker
+        _worker = worker
+    generation, prefix = number, path
+
+
+# --- pip, which would change what is published --------------------------------------------------------------
+
+_ELSEWHERE = ("--target", "-t", "--prefix", "--root", "--python", "--dry-run", "--help", "-h", "--user")
+
+
+def _make_pip_a_transaction(words: "list[str]") -> None:
+    """Become `siteswap exec -- python -m pip ...` where this is pip, about to change the environment.
+
+    Returns where it is anything else: another program, a command of pip's that only reads, pip at work
+    elsewhere, and pip in that very transaction.
+    """
+    pip = _pip_words(words)
+    if pip is None or os.environ.get("SITESWAP_EXEC") == environment:
+        return
+    command = next((word for word in pip if not word.startswith("-")), "")
+    elsewhere = any(word.split("=")[0] in _ELSEWHERE for word in pip)
+    if command not in ("install", "uninstall") or elsewhere:
+        return
+    if handed_over():
+        _refuse(f"generation {generation}, which this process is pinned to, cannot change", "siteswap exec")
+    try:
+        with open(prefix + "/.generation/siteswap") as stream:
+            program = stream.read().splitlines()
+    except OSError:
+        program = []
+    if program and all(map(os.path.exists, program)):
+        program.insert(1, "-I")
+    else:
+        import shutil
+
+        program = [shutil.which("siteswap") or ""]
+        if not program[0]:
+            _refuse("the siteswap that made this environment is gone", "install siteswap, or put it on PATH")
+    told = ["exec", "--env", environment, "--as-pip", "--", "python", "-m", "pip", *pip]
+    os.execv(program[0], [*program, *told])
+
+
+def _refuse(problem: str, step: str) -> "NoReturn":
+    sys.stderr.write(
+        f"siteswap: pip would change what other programs are using: {problem}\n  \u2192 {step}\n"
+    )
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _pip_words(words: "Sequence[str]") -> "list[str] | None":
+    """What pip is told, where a command line starts pip; None for anything else."""
+    index = 1
+    while index < len(words):
+        word = words[index]
+        index += 1
+        if word in ("-W", "-X", "--check-hash-based-pycs"):
+            index += 1
+        elif word.startswith("-") and not word.startswith("--"):
+            flags, module, name = word.partition("m")
+            if flags[1:].isalpha() and "c" in flags:
+                return None
+            if module:
+                name = name or (words[index] if index < len(words) else "")
+                index += not word.partition("m")[2]
+                return list(words[index:]) if name in ("pip", "pip.__main__") else None
+        elif not word.startswith("--"):
+            directory, _, name = word.rpartition("/")
+            ours = directory in (environment + "/bin", prefix + "/bin")
+            is_pip = name in ("pip", "pip3") or (name.startswith("pip3.") and name[5:].isdigit())
+            return list(words[index:]) if ours and is_pip else None
+    return None
+
+
+def _command_line() -> "list[str]":
+    """Before Python 3.10."""
+    with open("/proc/self/cmdline", "rb") as stream:
+        return [os.fsdecode(word) for word in stream.read().split(b"\0")[:-1]]
 
 
 # --- children that exchange live objects with us ------------------------------------------------------------
