@@ -422,6 +422,22 @@ def test_editable(install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
     assert json.loads(note.read_text())["dir_info"] == {"editable": True}
 
 
+def test_editable_by_the_name_of_a_directory(
+    install: Siteswap, siteswap: Siteswap, env: Path, wheels: Path, source_tree: Path
+) -> None:
+    """As pip takes it: a bare word is a directory then; it is asked for from then on, wherever one stands."""
+    with (source_tree / "backend.py").open("a") as stream:
+        stream.write("import warnings; warnings.warn('of no interest to who installs')\n")
+    done = install("--editable", source_tree.name).ok()
+    assert "no interest" not in done.err
+    (found,) = siteswap("list", "-e", env, "--json").json
+    assert (found["requested"], found["editable"]) == (True, str(source_tree))
+    wheel(wheels, "other")
+    words = ("install", "-e", env, "--no-index", "--find-links", wheels, "other")
+    siteswap(*words, cwd=source_tree).ok()
+    assert "there is nothing at" in install("--editable", "elsewhere").err
+
+
 @pytest.mark.index
 def test_source_directory_with_a_backend_from_the_index(
     siteswap: Siteswap, env: Path, tmp_path: Path

@@ -47,10 +47,11 @@ def test_line_means_what_was_written(line: str, space: str) -> None:
     ) or (found.name is not None and "_" not in found.name)
 
 
-@given(lines, st.booleans())
-def test_stored_line_is_read_back(line: str, editable: bool) -> None:
+@given(lines, names, st.booleans())
+def test_stored_line_is_read_back(line: str, name: str, editable: bool) -> None:
     """What a manifest keeps of a requirement is that requirement."""
-    found = parse_line(line, Path("/nowhere"), FS, editable=editable)
+    written = f"{name} @ file:///some/tree" if editable else line
+    found = parse_line(written, Path("/nowhere"), FS, editable=editable)
     assert parse_stored(found.text) == found
 
 

@@ -129,6 +129,8 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
         raise SiteswapError(
             Kind.USAGE, f"not a requirement: {text[:100]!r}", hint="it has a character that no name can have"
         )
+    if editable and " @ " not in text and not _URL_LIKE.match(text):
+        return _local(text, base, fs, editable)  # a bare name is a directory then, as with pip
     if not _PATH_LIKE.match(text) or " @ " in text:
         try:
             parsed = Specifier(text)

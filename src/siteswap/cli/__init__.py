@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 
@@ -24,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from siteswap.cli import commands, parser, render  # noqa: F401  render: `_tell` may be too late to find it
 
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # for those who write programs; what users should know is a note
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
