@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import killing
-from conftest import Siteswap
+from conftest import STRESS, Siteswap
 from crashing import OPEN, Tree, World, assert_same, comparable, current, flips, generations, inside, look
 from disk import EVERYTHING, NAMES_ONLY, NOTHING, ZEROS, any_order
 from faulty import FaultyFileSystem
@@ -71,10 +71,11 @@ class Patient:
         layout = open_layout(FileSystem(), self.env)
         return fs or FileSystem(access_of(layout.root)), layout
 
-    def assert_healed(self, number: int) -> None:
+    def assert_healed(self, *numbers: int) -> None:
         """What is current holds exactly what generation 3 held, and nothing is left to repair."""
         tree = self.world.look()
-        assert current(tree) == number
+        number = current(tree)
+        assert number in numbers
         assert_same(comparable(inside(tree, number)), comparable(inside(self.sound, 3)), "not what it was")
         for older in (1, 2):
             assert_same(
@@ -752,9 +753,8 @@ def test_a_repair_killed_at_any_change(patient: Patient, monkeypatch: pytest.Mon
     assert whole.status == 0, whole.err
     patient.assert_healed(4)
     chance, outcomes = random.Random(os.getpid()), set()
-    every = os.environ.get("SITESWAP_STRESS") == "1"
-    step = 1 if every else whole.changes // 6
-    for at in range(1 if every else 1 + chance.randrange(step), whole.changes, step):
+    step = 1 if STRESS else whole.changes // 6
+    for at in range(1 if STRESS else 1 + chance.randrange(step), whole.changes, step):
         shutil.rmtree(patient.world.work)
         subprocess.run(["cp", "-a", backup, patient.world.work], check=True)
         damaged = patient.world.look()
@@ -763,7 +763,7 @@ def test_a_repair_killed_at_any_change(patient: Patient, monkeypatch: pytest.Mon
         tree = patient.world.look()
         outcomes.add(check_old_or_new(patient, damaged, tree))
         patient.repair()
-        patient.assert_healed(4)
+        patient.assert_healed(4, 5)  # killed between record and flip, the number is not used again (T6)
     assert outcomes == {3, 4}
 
 
@@ -796,7 +796,7 @@ def test_a_repair_that_loses_power(patient: Patient, monkeypatch: pytest.MonkeyP
         for fate in (NOTHING, EVERYTHING, NAMES_ONLY, ZEROS, any_order(chance)):
             tree = look(journal.cut(at, fate))
             outcomes.add(check_old_or_new(patient, damaged, tree))
-        assert check_old_or_new(patient, damaged, look(journal.killed(at))) or True
+        check_old_or_new(patient, damaged, look(journal.killed(at)))
     assert outcomes == {3, 4}
     final = look(journal.cut(count, NOTHING))
     assert current(final) == 4, "[I5] a reported repair did not last"
@@ -804,7 +804,7 @@ def test_a_repair_that_loses_power(patient: Patient, monkeypatch: pytest.MonkeyP
     for at in sorted(chance.sample(range(1, count), 8)):
         patient.world.restore(journal.cut(at, any_order(chance)))
         patient.repair()
-        patient.assert_healed(4)
+        patient.assert_healed(4, 5)
 
 
 def test_a_rebuilt_generation_waits_for_who_may_be_starting(patient: Patient) -> None:
