@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from conftest import Siteswap
+from siteswap import process, uv
 from siteswap.errors import SiteswapError
 from siteswap.fetch import Fetcher
 from siteswap.fs import FileSystem
@@ -191,3 +192,19 @@ def test_six_downloads_at_once(siteswap: Siteswap, env: Path, index: Index, whee
         wheel(wheels, name)
     siteswap("install", "-e", env, "--index-url", f"{index.url}/simple", *names).ok()
     assert len({path for path in index.served if path.endswith(".whl")}) == 6
+
+
+def test_the_resolver_takes_the_systems_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As downloads do; unless the user says otherwise."""
+    seen: list[str] = []
+
+    def run(*_: Any, env: dict[str, str], **__: Any) -> process.Finished:
+        seen.append(env["UV_NATIVE_TLS"])
+        return process.Finished(0, "", "")
+
+    monkeypatch.setattr(process, "run", run)
+    monkeypatch.delenv("UV_NATIVE_TLS", raising=False)
+    uv.run(["--version"])
+    monkeypatch.setenv("UV_NATIVE_TLS", "0")
+    uv.run(["--version"])
+    assert seen == ["1", "0"]

@@ -36,6 +36,8 @@ def run(
     env["UV_PYTHON_DOWNLOADS"] = "never"
     env["UV_NO_PROGRESS"] = "1"
     env["NO_COLOR"] = "1"
+    # The system's certificates, as our downloads and pip have them: an index inside of a company, say.
+    env.setdefault("UV_NATIVE_TLS", "1")
     return process.run([program(), *arguments], env=env, stdin=stdin, cwd=cwd or _trusted_directory())
 
 
