@@ -13,13 +13,14 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from disk import Image
-from siteswap import create
+from siteswap import adopt, create
 from siteswap.cache import Cache
 from siteswap.environment import Environment
 from siteswap.fs import FileSystem
@@ -94,6 +95,9 @@ class World:
         fs = fs or FileSystem()
         create.create(self.env, python=None, system_site_packages=False, command="create", fs=fs)
 
+    def adopt(self, fs: FileSystem | None = None) -> None:
+        adopt.adopt(self.env, command="adopt", gates=lambda _fs, _root: OPEN, fs=fs)
+
     def sync(self, name: str, fs: FileSystem | None = None, **more: Any) -> None:
         """Make the environment what a lock says; without checks, which are programs of their own."""
         self.environment(fs).sync(self.lock(name), gates=OPEN, **more)
@@ -162,6 +166,28 @@ def _nothing(_: World) -> None:
     """No environment yet."""
 
 
+def _venv(world: World) -> None:
+    """A virtual environment of another tool, with a distribution, a file of none and a link."""
+    base = Path(sys.executable).resolve()
+    site = world.env / f"lib/python3.{sys.version_info.minor}/site-packages"
+    files = {
+        "bin/activate": "export VIRTUAL_ENV\n",
+        "bin/alpha": f"#!{world.env}/bin/python\nimport alpha\n",
+        "etc/notes": "mine\n",
+        "pyvenv.cfg": f"home = {base.parent}\nexecutable = {base}\n",
+        f"{site.relative_to(world.env)}/alpha/__init__.py": "V = 1\n",
+    }
+    info = site / "alpha-1.0.dist-info"
+    rows = ["../../../bin/alpha,,", "alpha/__init__.py,,", f"{info.name}/METADATA,,", f"{info.name}/RECORD,,"]
+    files[str((info / "METADATA").relative_to(world.env))] = "Name: alpha\nVersion: 1.0\n"
+    files[str((info / "RECORD").relative_to(world.env))] = "\n".join([*rows, ""])
+    for path, text in files.items():
+        (world.env / path).parent.mkdir(parents=True, exist_ok=True)
+        (world.env / path).write_text(text)
+    (world.env / "bin/python").symlink_to(base)
+    (world.env / "etc/link").symlink_to("notes")
+
+
 def _empty(world: World) -> None:
     world.create()
 
@@ -217,6 +243,7 @@ def _prune(world: World, fs: FileSystem | None) -> None:
 
 SCENARIOS = [
     Scenario("create", _nothing, lambda world, fs: world.create(fs)),
+    Scenario("adopt", _venv, lambda world, fs: world.adopt(fs)),
     Scenario("install", _empty, lambda world, fs: world.sync("one", fs)),
     Scenario("upgrade", _one, lambda world, fs: world.sync("two", fs)),
     Scenario("upgrade, recycled", _with_spare, lambda world, fs: world.sync("one", fs)),
@@ -334,7 +361,7 @@ def check(tree: Tree, truth: Truth, *, reported: bool) -> str:
     check_cache(tree)
     if number is None:
         assert old is None, "[I1] the environment has no current generation"
-        assert not any(path == "env" or path.startswith("env/") for path in tree), "[I1] half an environment"
+        assert_same(below_env(tree), below_env(truth.before), "[I1] half an environment")
         assert not reported, "[I5] a reported success did not last"
         return "old"
     assert number in (old, new), f"[I1] generation {number} is current"
@@ -361,6 +388,11 @@ def check(tree: Tree, truth: Truth, *, reported: bool) -> str:
     seen = truth.outcome(tree)
     assert seen == "new" or not reported, "[I5] a reported success did not last"
     return seen
+
+
+def below_env(tree: Tree) -> Tree:
+    """What stands at the environment's place."""
+    return {path: thing for path, thing in tree.items() if path == "env" or path.startswith("env/")}
 
 
 def check_cache(tree: Tree) -> None:

@@ -51,7 +51,7 @@ from crashing import (
 )
 from disk import EVERYTHING, NAMES_ONLY, NOTHING, ZEROS, Fate, Image, any_order, ordered
 from faulty import Failure, FaultyFileSystem
-from siteswap import collect, flip, interpreter, lease, transaction, wheels
+from siteswap import adopt, collect, flip, interpreter, lease, transaction, wheels
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, Lock
 from siteswap.generation import Generation
@@ -65,6 +65,8 @@ SEEDS = 40 if STRESS else 2
 """Choices of what survives a power cut, for each operation."""
 WITHOUT_RECOVERY = ("rollback", "tag", "untag", "drop from the cache", "prune the cache")
 """They do not take the writer lock, so they leave the clearing to the next command that does."""
+MAKING = ("create", "adopt")
+"""They work beside the place of the environment, where there is none of ours yet."""
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
 
 
@@ -85,6 +87,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "_THREADS", 1)
     monkeypatch.setattr(Workspace, "run", another_installer)
     monkeypatch.setattr(lease, "users", lambda _: [])
+    monkeypatch.setattr(adopt, "programs", lambda _: [])
     monkeypatch.setattr(collect, "DEFAULT_KEEP", 1)
     monkeypatch.setattr(collect, "GRACE_SECONDS", 0.0)
 
@@ -133,8 +136,8 @@ class Run:
 
     def go_on(self, outcome: str, following: str, fs: FileSystem | None = None) -> None:
         """The next command: the same again, or one that only clears."""
-        if self.scenario.name == "create" and outcome == "old":
-            self.world.create(fs)
+        if self.scenario.name in MAKING and outcome == "old":
+            self.scenario.command(self.world, fs)
         elif following == "again" and outcome == "old":
             self.scenario.command(self.world, fs)
             if self.scenario.name in WITHOUT_RECOVERY:
@@ -385,11 +388,11 @@ def fail(run: Run, fault: Failure) -> str:
         assert fs.held() == [], "a lock is held on"
         judge(run, fs, world.look(), ended == "refused", fault.lasting)
         seen = run.truth.outcome(world.look())
-        if ended == "refused" and scenario.flips and scenario.name != "create" and seen == "new":
+        if ended == "refused" and scenario.flips and scenario.name not in MAKING and seen == "new":
             assert "as current for good" in said, "[I5] it does not say that the new is there"
     except AssertionError as error:
         raise AssertionError(f"{place}, {ended}: {error}") from error
-    if current(world.look()) is not None or scenario.name == "create":
+    if current(world.look()) is not None or scenario.name in MAKING:
         try:
             run.go_on(seen, "again")
             check_recovered(run, world.look(), seen, "again")
@@ -530,9 +533,68 @@ def _trusting(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileSystem, "sync_directory", trusting)
 
 
+def _exchanged_in_two_steps(patch: pytest.MonkeyPatch) -> None:
+    exchange = FileSystem.exchange
+
+    def renames(fs: FileSystem, one: Path, other: Path) -> None:
+        if other.name != "env":
+            exchange(fs, one, other)
+            return
+        aside = one.with_name("aside")
+        fs.rename(other, aside)
+        fs.rename(one, other)
+        fs.rename(aside, one)
+
+    patch.setattr(FileSystem, "exchange", renames)
+
+
+def _exchange_not_undone(patch: pytest.MonkeyPatch) -> None:
+    exchange, done = FileSystem.exchange, set[FileSystem]()
+
+    def once(fs: FileSystem, one: Path, other: Path) -> None:
+        if other.name != "env" or fs not in done:
+            exchange(fs, one, other)
+        if other.name == "env":
+            done.add(fs)
+
+    patch.setattr(FileSystem, "exchange", once)
+
+
+def _unsynced_beside(patch: pytest.MonkeyPatch) -> None:
+    """As if what stands at the environment's place stood there for good."""
+    sync = FileSystem.sync_directory
+
+    def trusting(fs: FileSystem, path: Path) -> None:
+        if path.name != "work" or sys._getframe(1).f_globals["__name__"] != "siteswap.recovery":
+            sync(fs, path)
+
+    patch.setattr(FileSystem, "sync_directory", trusting)
+
+
+def _lock_file_first(patch: pytest.MonkeyPatch) -> None:
+    remove = FileSystem.remove_tree
+
+    def after_the_lock(fs: FileSystem, path: Path) -> None:
+        if path.name == ".env.siteswap-creating" and fs.entry(path) is not None:
+            fs.unlink(path.with_name(f"{path.name}.lock"))
+        remove(fs, path)
+
+    patch.setattr(FileSystem, "remove_tree", after_the_lock)
+
+
 def every_second(run: Run) -> None:
     """Crashes of what follows every crash."""
     explore_twice(run, every=True)
+
+
+def after_the_exchange(run: Run) -> None:
+    """Crashes of what follows a crash that came right after the commit point."""
+    for label, count, image in run.states(0):
+        tree = look(image)
+        beside = sum(path.startswith(".env.siteswap-creating/") for path in tree)
+        if label == "killed" and current(tree) is not None and beside:
+            explore_after(run, label, count, image, "gc, nothing kept")
+            return
 
 
 def all_errors(run: Run) -> None:
@@ -568,6 +630,18 @@ MUTANTS = [
     Mutant("an error swallowed", "install", r"\[I[135]\]", patch=_errors_swallowed, how=all_errors),
     Mutant("a flip not undone", "upgrade", r"\[I5\]", patch=_flip_not_undone, how=all_errors),
     Mutant("a flip of the dead not synced", "rollback", r"\[I[127]\]", patch=_trusting, how=every_second),
+    Mutant("no barrier", "adopt", r"\[I3\]|JSONDecodeError", (r"syncfs .*-creating$",)),
+    Mutant("the old removed before the new lasts", "adopt", r"\[I[13]\]", (r"fsync directory .*/work$",)),
+    Mutant("two renames for an exchange", "adopt", r"\[I1\]", patch=_exchanged_in_two_steps),
+    Mutant("an exchange not undone", "adopt", r"\[I5\]", patch=_exchange_not_undone, how=all_errors),
+    Mutant(
+        "an exchange of the dead not synced",
+        "adopt",
+        r"\[I[13]\]",
+        patch=_unsynced_beside,
+        how=after_the_exchange,
+    ),
+    Mutant("the lock file gone first", "adopt", r"\[I9\]", patch=_lock_file_first),
     Mutant("a lock held on", "tag", "lock is held on|being changed by", patch=_lock_held, how=all_errors),
 ]
 

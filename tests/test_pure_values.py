@@ -243,7 +243,7 @@ def test_manifest_without_any_one_field_is_damaged() -> None:
     data = json.loads(manifest((Distribution("a", "1", "x", "i", True),)).to_json())
     for table in (data, data["interpreter"], data["distributions"][0]):
         for name in list(table):
-            if name in ("editable", "foreign", "origin", "requires_python"):
+            if name in ("editable", "foreign", "origin", "prompt", "requires_python"):
                 continue
             value = table.pop(name)
             with pytest.raises(SiteswapError):

@@ -102,7 +102,8 @@ class Assembler:
         before the flip.
         """
         files = {item.distribution.name: self._files(item) for item in members}
-        own = prefix.files(self._manifest.interpreter, self._logical, self._manifest.system_site_packages)
+        mine = self._manifest
+        own = prefix.files(mine.interpreter, self._logical, mine.system_site_packages, mine.prompt)
         claims = [(name, files[name].paths) for name in self._by_age(members)]
         ownership = plan.assign(
             claims,
@@ -165,7 +166,8 @@ class Assembler:
             dist_info = member.distribution.dist_info
             text = self._fs.read_text(member.copies / dist_info / "RECORD")
             listed = plan.read_record(text, dist_info)
-            return _Files(tuple((row.path, row.path) for row in listed), (), tuple(listed))
+            once = dict.fromkeys(row.path for row in listed)  # some tools list a file twice
+            return _Files(tuple((path, path) for path in once), (), tuple(listed))
         assert self._base is not None  # a member without a wheel is by definition the base's
         was = self._base.manifest.find(member.distribution.name)
         rows = self._base.record(member.distribution)

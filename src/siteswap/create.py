@@ -14,11 +14,15 @@ from pathlib import Path
 from siteswap import flip, interpreter, opening
 from siteswap.assemble import Assembler
 from siteswap.errors import Kind, SiteswapError
-from siteswap.fs import FileSystem
-from siteswap.layout import FORMAT_VERSION, Layout, Number
+from siteswap.fs import FileSystem, Lock
+from siteswap.generation import Generation
+from siteswap.layout import CORNER, FORMAT_VERSION, Layout, Number
 from siteswap.lockfile import EMPTY
 from siteswap.manifest import Interpreter, Manifest
 from siteswap.version import __version__
+
+IGNORED = ".gitignore"
+"""The file that keeps an environment out of the repository it stands in."""
 
 
 def create(
@@ -39,30 +43,15 @@ def create(
     """
     fs = fs or FileSystem()
     final = Layout(fs.resolve(path))
-    _require_writable_in_scripts(final)
+    require_nameable(final)
     opening.require_trusted(fs, final)
     _require_vacant(fs, final)
     found = interpreter.probe(interpreter.find(python, fs), fs)
     fs.make_directory(final.root.parent, parents=True)
     making, lock_path = Layout(final.creating), final.creating_lock
-    _require_ours(fs, lock_path, making.root)
-    busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
-    try:
-        lock = fs.lock(lock_path)  # C1
-    except SiteswapError:
-        fs.unlink(lock_path)  # a file system without locks: the attempt leaves nothing
-        raise
-    if lock is None:
-        raise busy
-    named = fs.entry(lock_path)
-    if named is None or named.inode != fs.inode(lock):
-        # Its holder removed it between our opening and our locking it; what we locked protects nothing.
-        lock.release()
-        raise busy
-    try:
-        _require_ours(fs, lock_path)
+    with hold(fs, final):  # C1
         try:
-            fs.remove_tree(making.root)  # C1: what a crash left
+            clear(fs, final)  # C1: what a crash left
             _make(fs, making, final, found, system_site_packages, command)  # C2
             fs.publish(making.root)
             fs.barrier(making.root)  # C3
@@ -70,7 +59,7 @@ def create(
             fs.rename(making.root, final.root)  # C4
         except BaseException:
             fs.remove_tree(making.root)
-            fs.unlink(lock_path)  # while it is held: see above for who may be waiting at it
+            fs.unlink(lock_path)  # while it is held: see `hold` for who may be waiting at it
             raise
         with contextlib.suppress(OSError):
             fs.unlink(lock_path)  # C5; the environment is there, and what stays the next command removes
@@ -83,9 +72,39 @@ def create(
             fs.sync_directory(final.root.parent)
             fs.remove_tree(making.root)
             raise
-    finally:
-        lock.release()
     return final
+
+
+def hold(fs: FileSystem, final: Layout) -> Lock:
+    """The lock of whoever makes an environment for that place. Raises SiteswapError (busy, system)."""
+    making, lock_path = Layout(final.creating), final.creating_lock
+    _require_ours(fs, lock_path, making.root)
+    busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
+    try:
+        lock = fs.lock(lock_path)
+    except SiteswapError:
+        fs.unlink(lock_path)  # a file system without locks: the attempt leaves nothing
+        raise
+    if lock is None:
+        raise busy
+    try:
+        named = fs.entry(lock_path)
+        if named is None or named.inode != fs.inode(lock):
+            # Its holder removed it between our opening and our locking it; what we locked protects nothing.
+            raise busy
+        _require_ours(fs, lock_path)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def clear(fs: FileSystem, final: Layout) -> None:
+    """Remove what a crash left at the place where environments are made. Its lock is held."""
+    if fs.entry(final.creating) is not None:
+        # An exchange (A8) may not be durable yet, and what it put there is still the environment on the disk.
+        fs.sync_directory(final.root.parent)
+        fs.remove_tree(final.creating)
 
 
 def _make(
@@ -97,13 +116,7 @@ def _make(
     command: str,
 ) -> None:
     """Everything of a new environment, at a place where nobody looks for one."""
-    fs.make_directory(making.root, mode=0o700)  # nobody looks in while it is made
-    for path in (making.home, making.generations, making.log):
-        fs.make_directory(path)
-    fs.make_directory(making.staging, mode=fs.access.staging)
-    _require_capable(fs, making)
-    format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
-    fs.write(making.format, format_text.encode() + b"\n")
+    lay_out(fs, making, final)
     manifest = Manifest(
         number=Number(1),
         created=flip.now(),
@@ -116,17 +129,32 @@ def _make(
         shared_mode=fs.access.shared,
         checked="passed",
     )
-    assembler = Assembler(fs, making, None, manifest, logical=final)
-    directories = assembler.assemble((), EMPTY, lambda _: None)
-    fs.write(directories.layout.manifest, directories.manifest.to_json())
-    for name, _ in fs.entries(directories.layout.path):
-        if name == "pyvenv.cfg":
-            fs.write(making.config, fs.read(directories.layout.path / name))
-        elif name != ".generation":
-            fs.symlink(making.root / name, making.top_link_target(name))
+    first = Assembler(fs, making, None, manifest, logical=final).assemble((), EMPTY, lambda _: None)
     # As venv and uv do it: an environment inside a repository is not for committing.
-    fs.write(making.root / ".gitignore", b"*\n")
-    flip.flip(fs, making, flip.new_operation("create", command, None, Number(1)))
+    fs.write(making.root / IGNORED, b"*\n")
+    finish(fs, making, first, "create")
+
+
+def lay_out(fs: FileSystem, making: Layout, final: Layout) -> None:
+    """The directories of a new environment. Raises SiteswapError (system) where it cannot be one [I11]."""
+    fs.make_directory(making.root, mode=0o700)  # nobody looks in while it is made
+    for path in (making.home, making.generations, making.log):
+        fs.make_directory(path)
+    fs.make_directory(making.staging, mode=fs.access.staging)
+    _require_capable(fs, making)
+    format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
+    fs.write(making.format, format_text.encode() + b"\n")
+
+
+def finish(fs: FileSystem, making: Layout, first: Generation, kind: str) -> None:
+    """The manifest of its first generation, and what leads there: where it is made, that is current now."""
+    fs.write(first.layout.manifest, first.manifest.to_json())
+    for name, _ in fs.entries(first.layout.path):
+        if name == "pyvenv.cfg":
+            fs.write(making.config, fs.read(first.layout.path / name))
+        elif name != CORNER:
+            fs.symlink(making.root / name, making.top_link_target(name))
+    flip.flip(fs, making, flip.new_operation(kind, first.manifest.command, None, first.number))
 
 
 def _require_capable(fs: FileSystem, layout: Layout) -> None:
@@ -151,7 +179,7 @@ def _require_capable(fs: FileSystem, layout: Layout) -> None:
             fs.unlink(layout.staging / name)
 
 
-def _require_writable_in_scripts(layout: Layout) -> None:
+def require_nameable(layout: Layout) -> None:
     """Refuse a path that a script, pyvenv.cfg or PATH cannot hold, before anything is made there."""
     text = str(layout.root)
     if os.pathsep in text or any("\ud800" <= character <= "\udfff" for character in text):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from siteswap import (
+    adopt,
     collect,
     create,
     flip,
@@ -123,6 +124,30 @@ class Environment:
             Path(path), python=python, system_site_packages=system_site_packages, command=command
         )
         return Environment(layout, FileSystem(access_of(layout.root)), progress=progress, cache=cache)
+
+    @staticmethod
+    def adopt(
+        path: Path | str,
+        *,
+        check: bool = True,
+        strict: bool = False,
+        dry_run: bool = False,
+        command: str = "",
+        progress: Progress | None = None,
+    ) -> adopt.Adopted:
+        """Make another tool's virtual environment one of ours, at the same path: atomic, durable on return.
+
+        What is wrong with its content is told; with `strict` it is refused. On any exception it
+        is as it was. Raises SiteswapError: usage for what is none, busy when it changes meanwhile.
+        """
+        opening.require_linux()
+
+        def gates(fs: FileSystem, root: Path) -> Gates:
+            return Environment(Layout(root), fs, progress=progress).gates(enabled=check)
+
+        return adopt.adopt(
+            Path(path), command=command, gates=gates, strict=strict, dry_run=dry_run, progress=progress
+        )
 
     # -- reading ---------------------------------------------------------------------------------
 

@@ -229,7 +229,7 @@ class Generation:
         distributions = []
         for path in found:
             head, _, name = path.rpartition("/")
-            if name != "METADATA" or not head.endswith(".dist-info"):
+            if name != "METADATA" or not head.endswith(".dist-info") or path in self.manifest.strays:
                 continue
             item = self.foreign(head)
             if item is not None:

@@ -110,6 +110,8 @@ class Manifest:
     """Files claimed by more than one distribution and allowed to be."""
     strays: tuple[str, ...] = ()
     """Files that belong to no distribution, carried along."""
+    prompt: str | None = None
+    """What shells show of the environment, where that is not its name."""
     format: int = field(default=MANIFEST_VERSION)
 
     def find(self, name: str) -> Distribution | None:

@@ -120,12 +120,7 @@ def require_writable(fs: FileSystem, layout: Layout) -> None:
 
     Nor may a siteswap that imports from it [I10].
     """
-    if any(fs.resolve(Path(entry)).is_relative_to(layout.root) for entry in sys.path):
-        raise SiteswapError(
-            Kind.USAGE,
-            f"this siteswap imports from {layout.root}, so it cannot change it",
-            hint="install siteswap outside of it (pipx, uv tool), and run that",
-        )
+    require_outside(fs, layout)
     if fs.may_write(layout.home):
         return
     if os.geteuid() not in (0, fs.access.uid):
@@ -135,6 +130,16 @@ def require_writable(fs: FileSystem, layout: Layout) -> None:
             hint="run the command as that user",
         )
     raise SiteswapError(Kind.SYSTEM, f"{layout.home} is not writable", hint="check its permissions")
+
+
+def require_outside(fs: FileSystem, layout: Layout) -> None:
+    """Raises SiteswapError (usage) for a siteswap that imports from the environment [I10]."""
+    if any(fs.resolve(Path(entry)).is_relative_to(layout.root) for entry in sys.path):
+        raise SiteswapError(
+            Kind.USAGE,
+            f"this siteswap imports from {layout.root}, so it cannot change it",
+            hint="install siteswap outside of it (pipx, uv tool), and run that",
+        )
 
 
 def require_linux() -> None:
@@ -158,7 +163,7 @@ def _not_ours(fs: FileSystem, path: Path, layout: Layout) -> SiteswapError:
         return SiteswapError(
             Kind.USAGE,
             f"{path} is a virtual environment that siteswap does not manage",
-            hint="create a new one beside it: siteswap create PATH",
+            hint=f"siteswap adopt {shlex.quote(str(path))} makes it one that siteswap manages",
         )
     return SiteswapError(Kind.USAGE, f"{path} is not an environment", hint="siteswap create PATH makes one")
 

@@ -23,7 +23,9 @@ class PrefixFile:
     executable: bool = False
 
 
-def configuration(interpreter: Interpreter, layout: Layout, system_site_packages: bool) -> bytes:
+def configuration(
+    interpreter: Interpreter, layout: Layout, system_site_packages: bool, prompt: str | None = None
+) -> bytes:
     """pyvenv.cfg, of the environment and of each generation alike (PEP 405).
 
     `executable` is there because some base interpreters have no program called
@@ -34,7 +36,7 @@ def configuration(interpreter: Interpreter, layout: Layout, system_site_packages
         "include-system-site-packages": "true" if system_site_packages else "false",
         "version": interpreter.version,
         "executable": interpreter.executable,
-        "prompt": layout.root.name,
+        "prompt": prompt or layout.root.name,
         "siteswap": __version__,
     }
     # The file is read line by line, so a value cannot hold a line break.
@@ -67,12 +69,14 @@ def reserved(interpreter: Interpreter) -> list[str]:
     return [*own, "lib64"] if interpreter.lib64 else own
 
 
-def files(interpreter: Interpreter, layout: Layout, system_site_packages: bool) -> list[PrefixFile]:
+def files(
+    interpreter: Interpreter, layout: Layout, system_site_packages: bool, prompt: str | None = None
+) -> list[PrefixFile]:
     """Those files that are the same in every generation of an environment, the launcher apart."""
     startup, line = runtime.startup_file(interpreter.version_pair)
-    scripts = activate.scripts(str(layout.root), layout.root.name)
+    scripts = activate.scripts(str(layout.root), prompt or layout.root.name)
     return [
-        PrefixFile("pyvenv.cfg", configuration(interpreter, layout, system_site_packages)),
+        PrefixFile("pyvenv.cfg", configuration(interpreter, layout, system_site_packages, prompt)),
         *(PrefixFile(f"bin/{name}", text.encode()) for name, text in scripts.items()),
         *(
             PrefixFile(f"{interpreter.purelib}/{name}", text.encode())

@@ -48,7 +48,7 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
 
 
 def _clear_creation(fs: FileSystem, layout: Layout) -> None:
-    """Remove what `create` left beside the environment when it was killed right after its last rename."""
+    """Remove what `create` or `adopt` left beside the environment, killed after its commit."""
     found = fs.entry(layout.creating_lock)
     if found is None or found.uid != fs.access.uid:
         return  # nothing, or somebody else's who may write there
@@ -60,5 +60,7 @@ def _clear_creation(fs: FileSystem, layout: Layout) -> None:
         with lock:
             named = fs.entry(layout.creating_lock)
             if named is not None and named.inode == fs.inode(lock):
+                # What `adopt` exchanged must be so for good before what it put there is touched.
+                fs.sync_directory(layout.root.parent)
                 fs.remove_tree(layout.creating)
                 fs.unlink(layout.creating_lock)

@@ -372,6 +372,7 @@ class Transaction:
             requirements=tuple(item.text for item in target.requirements),
             distributions=tuple(member.distribution for member in members),
             system_site_packages=was.system_site_packages,
+            prompt=was.prompt,
             shared_mode=self._fs.access.shared,
             checked="",
             strays=target.work.drift.strays if target.work is not None else self._base.drift.strays,

@@ -128,11 +128,11 @@ class Workspace:
         touched = {path for path, stamp in after.items() if self._before.get(path) != stamp}
         gone = self._before.keys() - after.keys()
         own = {*prefix.names(self._base.interpreter)}
-        notes = _list_note("left out, for it is siteswap's own", sorted((touched | gone) & own))
+        notes = list_note("left out, for it is siteswap's own", sorted((touched | gone) & own))
         if not (touched | gone) - own:
             return None
         rewritten, leaked = self._lead_to_the_environment(sorted(touched - own))
-        notes += _list_note("the candidate's own path is in a file that is no text", leaked)
+        notes += list_note("the candidate's own path is in a file that is no text", leaked)
         touched |= rewritten
         drift, more = self._drift(after, touched, gone)
         self.leave(aside)
@@ -172,27 +172,15 @@ class Workspace:
                 edited.append(dist_info.rpartition("/")[2].removesuffix(".dist-info"))
             item = copy.foreign(dist_info)
             if item is not None:
-                foreign.append(self._described(item))
+                foreign.append(described(self.fs, self.prefix, item))
                 claimed |= paths
         removed = tuple(sorted(item.name for path, item in held.items() if path not in dist_infos))
         own = {*prefix.names(self._base.interpreter)}
         strays = tuple(sorted(path for path in after if path not in claimed and path not in own))
         fresh = [path for path in strays if path in touched or path not in self._before]
-        notes = _list_note("edited by hand, and carried along so", edited)
-        notes += _list_note("belongs to no distribution, carried along", fresh)
+        notes = list_note("edited by hand, and carried along so", edited)
+        notes += list_note("belongs to no distribution, carried along", fresh)
         return Drift(tuple(foreign), removed, (), strays, self._base.generation.manifest.strays), notes
-
-    def _described(self, item: Distribution) -> Distribution:
-        """With what its own notes say of how it came here (PEP 610, PEP 376)."""
-        notes = self.prefix / item.dist_info
-        requested = self.fs.entry(notes / "REQUESTED") is not None
-        try:
-            data = json.loads(self.fs.read(notes / "direct_url.json"))
-            editable = bool(data.get("dir_info", {}).get("editable"))
-            location = unquote(urlsplit(data["url"]).path) if editable else None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            location = None
-        return replace(item, requested=requested, editable=location)
 
     # -- correcting ------------------------------------------------------------------------------
 
@@ -244,13 +232,27 @@ class Workspace:
         return found is not None and found.kind == "file"
 
 
+def described(fs: FileSystem, where: Path, item: Distribution) -> Distribution:
+    """The distribution with what its own notes say of how it came here (PEP 610, PEP 376)."""
+    notes = where / item.dist_info
+    requested = fs.entry(notes / "REQUESTED") is not None
+    try:
+        data = json.loads(fs.read(notes / "direct_url.json"))
+        editable = bool(data.get("dir_info", {}).get("editable"))
+        location = unquote(urlsplit(data["url"]).path) if editable else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        location = None
+    return replace(item, requested=requested, editable=location)
+
+
 def _is_noise(path: str) -> bool:
     """Byte-code, which is a cache, and what is nobody's content."""
     parts = path.split("/")
     return "__pycache__" in parts or parts[0] in NOBODYS
 
 
-def _list_note(what: str, names: Sequence[str]) -> list[str]:
+def list_note(what: str, names: Sequence[str]) -> list[str]:
+    """A line that names the first of them, if there are any."""
     if not names:
         return []
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""

@@ -73,6 +73,27 @@ def _create(chosen: argparse.Namespace) -> None:
     print(render.printable(f"activate it with: . {shlex.quote(root)}/bin/activate"))
 
 
+def _adopt(chosen: argparse.Namespace) -> None:
+    if chosen.strict and chosen.no_check:
+        raise SiteswapError(
+            Kind.USAGE, "--strict and --no-check exclude each other", hint="leave one of them out"
+        )
+    adopted = Environment.adopt(
+        chosen.env,
+        check=not chosen.no_check,
+        strict=chosen.strict,
+        dry_run=chosen.dry_run,
+        command=chosen.typed,
+        progress=chosen.view,
+    )
+    chosen.done = adopted.done
+    chosen.view.stop()
+    if chosen.json:
+        _print_json(render.adopted_json(adopted))
+    else:
+        print(render.adopted_text(adopted))
+
+
 def _install(chosen: argparse.Namespace) -> None:
     environment, fs = _open(chosen), FileSystem()
     request = Request(
@@ -539,6 +560,7 @@ def _print_json(value: Any) -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "create": _create,
+    "adopt": _adopt,
     "install": _install,
     "uninstall": _uninstall,
     "sync": _sync,

@@ -22,6 +22,7 @@ def build() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"siteswap {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     _create(verbs)
+    _adopt(verbs)
     _install(verbs)
     _uninstall(verbs)
     _sync(verbs)
@@ -161,6 +162,18 @@ def _create(verbs: _Verbs) -> None:
     verb.add_argument(
         "--system-site-packages", action="store_true", help="let it see the base interpreter's packages"
     )
+    verb.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def _adopt(verbs: _Verbs) -> None:
+    verb = _verb(
+        verbs, "adopt", "make an existing virtual environment one that siteswap manages, at the same path",
+        "siteswap adopt .venv", env=False,
+    )  # fmt: skip
+    verb.add_argument("env", nargs="?", default=".venv", metavar="VENV", help="which (default: .venv)")
+    verb.add_argument("--strict", action="store_true", help="leave it as it is if checks find anything wrong")
+    verb.add_argument("--no-check", action="store_true", help="without trying what is in it")
+    verb.add_argument("--dry-run", action="store_true", help="say what would be taken in, change nothing")
     verb.add_argument("--json", action="store_true", help="the result as JSON on stdout")
 
 

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from siteswap import collect
+from siteswap.adopt import Adopted
 from siteswap.doctor.findings import Cure, Finding, Kind, Severity, damage
 from siteswap.environment import Past
 from siteswap.layout import Layout
-from siteswap.lease import User
+from siteswap.lease import User, describe
 from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
 from siteswap.transaction import Outcome
 from siteswap.trial import told
@@ -42,6 +43,38 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         "changes": [change_json(change) for change in outcome.changes],
         "notes": list(outcome.notes),
         "verdict": outcome.verdict.to_json() if outcome.verdict is not None else None,
+    }
+
+
+def adopted_text(adopted: Adopted) -> str:
+    """What was taken in, and which programs go on with the old files."""
+    root = str(adopted.layout.root)
+    count = len(adopted.distributions)
+    what = f"{count} distribution{'s' if count != 1 else ''}, Python {adopted.interpreter.version}"
+    if not adopted.done:
+        return printable(f"would take in {root}: {what}")
+    lines = [f"{root}: generation 1 is current, with {what}"]
+    if adopted.requirements:
+        lines.append(f"asked for: {', '.join(adopted.requirements)}")
+    if adopted.running:
+        lines.append("started before, so tied to no generation: start them again before the next change")
+        lines += [f"  {describe(user)}" for user in adopted.running]
+    return "\n".join(map(printable, lines))
+
+
+def adopted_json(adopted: Adopted) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        "environment": str(adopted.layout.root),
+        "generation": 1,
+        "committed": adopted.done,
+        "python": adopted.interpreter.version,
+        "distributions": [item.title for item in adopted.distributions],
+        "requirements": list(adopted.requirements),
+        "strays": list(adopted.strays),
+        "notes": list(adopted.notes),
+        "running": [{"pid": user.pid, "command": user.command} for user in adopted.running],
+        "verdict": adopted.verdict.to_json() if adopted.verdict is not None else None,
     }
 
 

@@ -275,7 +275,16 @@ class Examiner:
             item["generation"] == seen.number and item["passed"] for item in log.read(self._fs, self._layout)
         )
         return lost.manifest(
-            seen, others, records, near.operations, python, shared, configuration, notes, checked
+            seen,
+            others,
+            records,
+            near.operations,
+            python,
+            shared,
+            configuration,
+            notes,
+            checked,
+            self._layout.root.name,
         )
 
     def _stored(self, manifests: Iterable[Manifest]) -> dict[str, Stored]:
@@ -339,7 +348,7 @@ class Examiner:
         stored: Mapping[str, Stored],
     ) -> Known:
         python = manifest.interpreter
-        own = prefix.files(python, self._layout, manifest.system_site_packages)
+        own = prefix.files(python, self._layout, manifest.system_site_packages, manifest.prompt)
         final = self._layout.generation(manifest.number)
         stand_in = launcher.stand_in(final.path, python.executable)
         program = launcher.binary()
@@ -402,7 +411,9 @@ class Examiner:
         return spoilt, findings
 
     def _configuration(self, manifest: Manifest) -> bytes:
-        return prefix.configuration(manifest.interpreter, self._layout, manifest.system_site_packages)
+        return prefix.configuration(
+            manifest.interpreter, self._layout, manifest.system_site_packages, manifest.prompt
+        )
 
     # -- what can be done about it ---------------------------------------------------------------
 

@@ -114,7 +114,7 @@ def _foreign(seen: Seen, manifest: Manifest) -> list[Distribution]:
     made = [
         info.distribution(path)
         for path, info in sorted(seen.infos.items())
-        if path not in known and info.record is not None
+        if path not in known and info.record is not None and f"{path}/METADATA" not in manifest.strays
     ]
     return [item for item in made if item is not None]
 

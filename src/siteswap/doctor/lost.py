@@ -36,12 +36,13 @@ def manifest(
     configuration: bytes,
     notes: Mapping[str, bytes],
     checked: bool,
+    name: str,
 ) -> Manifest | str:
     """The manifest of a generation that lost its own, or why it cannot be put together.
 
     `records` are digests of RECORDs by the key of their distribution, in other
     generations; `notes` the content of each direct_url.json by .dist-info; `checked`
-    says whether a verdict on it is kept.
+    says whether a verdict on it is kept; `name` is the environment's.
     """
     if seen.lock is None:
         artifacts: dict[str, Artifact] = {}
@@ -74,7 +75,14 @@ def manifest(
         shared_mode=shared_mode,
         checked="passed" if checked else "skipped",
         overlaps=_overlaps(seen),
+        prompt=_prompt(configuration, name),
     )
+
+
+def _prompt(configuration: bytes, name: str) -> str | None:
+    found = re.search(rb"^prompt = (.+)$", configuration, re.MULTILINE)
+    prompt = found[1].decode(errors="replace") if found else name
+    return prompt if prompt != name else None
 
 
 def _distribution(

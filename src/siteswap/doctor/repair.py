@@ -213,7 +213,9 @@ class Repair:
         self.fs.rename(fresh, path)
 
     def _configuration(self, manifest: Manifest) -> None:
-        wanted = prefix.configuration(manifest.interpreter, self.layout, manifest.system_site_packages)
+        wanted = prefix.configuration(
+            manifest.interpreter, self.layout, manifest.system_site_packages, manifest.prompt
+        )
         if [*around.configured(self.fs, self.layout, wanted)]:
             fresh = self.fs.free_name(self.layout.home, ".pyvenv.cfg")
             self.fs.write(fresh, wanted, durable=True)
