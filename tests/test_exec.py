@@ -421,6 +421,68 @@ def test_pip_that_changes_nothing_here(
     assert state(with_pip) == before
 
 
+@pytest.mark.parametrize("words", [["list"], ["install", "demo"]], ids=" ".join)
+def test_pip_where_there_is_none(env: Path, words: list[str]) -> None:
+    """Which most people expect in a fresh environment: one line says what to do instead."""
+    before = state(env)
+    done = inside(env, "python", "-m", "pip", *words)
+    assert done.returncode == 1
+    assert "there is no pip in this environment" in done.stderr
+    assert "siteswap install pip puts one here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state(env) == before
+    code = "import importlib.util as u; print(u.find_spec('pip'))"
+    assert run_python(env / "bin/python", code) == "None"
+
+
+def test_ensurepip_inside_of_the_environment(env: Path) -> None:
+    """It runs pip in a process that is not called so."""
+    before = generation(env)
+    done = inside(env, "python", "-m", "ensurepip", "--default-pip")
+    assert done.returncode == 0, done.stderr
+    assert "generation 2 is current (was 1)" in done.stderr
+    assert not (site_packages(before) / "pip").exists()
+    assert "pip" in inside(env, "pip", "--version").stdout
+    assert inside(env, "python", "-m", "ensurepip", "--version").stdout.startswith("pip ")
+    assert current(env) == 2
+
+
+def test_copies_of_distributions_inside_of_packages(
+    install: Siteswap, execute: Siteswap, siteswap: Siteswap, env: Path, wheels: Path
+) -> None:
+    """setuptools brings some along in `_vendor`, `.dist-info` and all: they are data, however they come."""
+    copies = {
+        "vendor/__init__.py": "",
+        "vendor/_vendor/lib-0.1.dist-info/METADATA": "Metadata-Version: 2.1\nName: lib\nVersion: 0.1\n",
+        "vendor/_vendor/lib-0.1.dist-info/RECORD": "lib/__init__.py,,\n",
+    }
+    wheel(wheels, "vendor", files=copies)
+    wheel(wheels, "vendor", "2.0", files=copies)
+    for name in ("lib", "demo", "other"):
+        wheel(wheels, name)
+    install("lib", "vendor==1.0").ok()
+    uv = (UV, "pip", "install", "-q", "--no-index", "--find-links", wheels)
+    expected = {"lib": "1.0", "vendor": "1.0", "demo": "1.0"}
+    execute(*uv, "demo").ok()
+    assert listed(siteswap, env) == expected
+    execute(*uv, "vendor==2.0").ok()
+    assert listed(siteswap, env) == expected | {"vendor": "2.0"}
+    subprocess.run([*uv, "--python", env / "bin/python", "vendor==1.0"], check=True)
+    assert listed(siteswap, env) == expected
+    install("other").ok()
+    assert listed(siteswap, env) == expected | {"other": "1.0"}
+    assert run_python(env / "bin/python", "import lib; print(lib.__version__)") == "1.0"
+
+
+def test_refused_work_of_pip_says_how_it_could_pass(with_pip: Path, wheels: Path) -> None:
+    """pip has no options of ours: the line is spelled that has them."""
+    wheel(wheels, "lacking", requires=["nowhere"])
+    done = inside(with_pip, "pip", "install", "--no-deps", "--no-index", "-f", wheels, "lacking")
+    assert done.returncode == 1
+    assert "lacking 1.0: needs nowhere, which is not installed" in done.stderr
+    assert "--allow-broken lacking lets it pass: siteswap exec OPTION -- pip install" in done.stderr
+
+
 def test_pip_of_a_pinned_generation_is_refused(with_pip: Path, wheels: Path, siteswap: Siteswap) -> None:
     """What is published does not change, for nobody."""
     before = state(with_pip)

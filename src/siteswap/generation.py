@@ -228,13 +228,23 @@ class Generation:
         """Distributions that the unexpected files make up."""
         distributions = []
         for path in found:
-            head, _, name = path.rpartition("/")
-            if name != "METADATA" or not head.endswith(".dist-info") or path in self.manifest.strays:
+            if not self.is_metadata(path) or path in self.manifest.strays:
                 continue
-            item = self.foreign(head)
+            item = self.foreign(path.rpartition("/")[0])
             if item is not None:
                 distributions.append(item)
         return distributions
+
+    def is_metadata(self, path: str) -> bool:
+        """Whether a path is the METADATA of something installed.
+
+        Packages bring copies of others along, `.dist-info` and all (setuptools/_vendor): these are data.
+        """
+        head, _, name = path.rpartition("/")
+        site, _, dist_info = head.rpartition("/")
+        schemes = self.interpreter.schemes
+        sites = (schemes["purelib"], schemes["platlib"])
+        return name == "METADATA" and dist_info.endswith(".dist-info") and site in sites
 
     def foreign(self, dist_info: str) -> Distribution | None:
         """The distribution that another tool put here, told by its metadata; None when that is not whole."""

@@ -154,7 +154,7 @@ class Workspace:
     ) -> tuple[Drift, list[str]]:
         copy = Generation(self.fs, self._where, self._base.generation.manifest)
         held = {item.dist_info: item for item in self._base.distributions}
-        dist_infos = {path.rpartition("/")[0] for path in after if path.endswith(".dist-info/METADATA")}
+        dist_infos = {path.rpartition("/")[0] for path in after if copy.is_metadata(path)}
         foreign: list[Distribution] = []
         edited: list[str] = []
         claimed: set[str] = set()

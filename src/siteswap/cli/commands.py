@@ -151,13 +151,18 @@ def _exec(chosen: argparse.Namespace) -> None:
         words = ["/bin/sh", "-c", words[0]]
     if chosen.as_pip:  # the history has what was typed, not how the runtime leads it here
         chosen.typed = shlex.join(_without_password(word) for word in words[2:])
-    outcome = environment.exec(
-        words,
-        gates=_gates(environment, chosen),
-        dry_run=chosen.dry_run,
-        streams=(0, 2, 2) if chosen.json else (0, 1, 2),
-        command=chosen.typed,
-    )
+    try:
+        outcome = environment.exec(
+            words,
+            gates=_gates(environment, chosen),
+            dry_run=chosen.dry_run,
+            streams=(0, 2, 2) if chosen.json else (0, 1, 2),
+            command=chosen.typed,
+        )
+    except CheckError as error:
+        if chosen.as_pip:  # pip has no such option
+            error.hint = f"{error.hint}: siteswap exec OPTION -- {chosen.typed}"
+        raise
     _report(outcome, chosen)
 
 

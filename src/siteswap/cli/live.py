@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from typing import Any
@@ -123,4 +124,6 @@ def choose(quiet: bool) -> Progress:
     """The view that fits where stderr goes."""
     if quiet:
         return Progress()
-    return Live() if sys.stderr.isatty() else Quiet()
+    # A notebook's cells run programs on a terminal of their own, and keep all that it shows.
+    notebook = "JPY_PARENT_PID" in os.environ
+    return Live() if sys.stderr.isatty() and not notebook else Quiet()

@@ -369,21 +369,29 @@ def move(number: int, path: str) -> None:
 
 # --- pip, which would change what is published --------------------------------------------------------------
 
-_ELSEWHERE = ("--target", "-t", "--prefix", "--root", "--python", "--dry-run", "--help", "-h", "--user")
+_ELSEWHERE = ("--target", "-t", "--prefix", "--root", "--python", "--dry-run", "--user")
+_ONLY_TOLD = ("--help", "-h", "--version")
 
 
 def _make_pip_a_transaction(words: "list[str]") -> None:
     """Become `siteswap exec -- python -m pip ...` where this is pip, about to change the environment.
 
-    Returns where it is anything else: another program, a command of pip's that only reads, pip at work
-    elsewhere, and pip in that very transaction.
+    So for ensurepip, which runs pip. Returns where it is anything else: another program, a command of pip's
+    that only reads, pip at work elsewhere, and pip in that very transaction.
     """
-    pip = _pip_words(words)
-    if pip is None or os.environ.get("SITESWAP_EXEC") == environment:
+    found = _pip_words(words)
+    if found is None:
         return
-    command = next((word for word in pip if not word.startswith("-")), "")
-    elsewhere = any(word.split("=")[0] in _ELSEWHERE for word in pip)
-    if command not in ("install", "uninstall") or elsewhere:
+    module, told = found
+    if module == "pip":
+        absent = type(sys)("_siteswap_pip")
+        absent.find_spec = _say_that_there_is_no_pip  # type: ignore[attr-defined]
+        sys.meta_path.append(absent)
+    if os.environ.get("SITESWAP_EXEC") == environment:
+        return
+    command = next((word for word in told if not word.startswith("-")), "")
+    elsewhere = any(word.split("=")[0] in _ELSEWHERE + _ONLY_TOLD for word in told)
+    if elsewhere or (module == "pip" and command not in ("install", "uninstall")):
         return
     if handed_over():
         _refuse(f"generation {generation}, which this process is pinned to, cannot change", "siteswap exec")
@@ -400,8 +408,15 @@ def _make_pip_a_transaction(words: "list[str]") -> None:
         program = [shutil.which("siteswap") or ""]
         if not program[0]:
             _refuse("the siteswap that made this environment is gone", "install siteswap, or put it on PATH")
-    told = ["exec", "--env", environment, "--as-pip", "--", "python", "-m", "pip", *pip]
-    os.execv(program[0], [*program, *told])
+    line = ["exec", "--env", environment, "--as-pip", "--", "python", "-m", module, *told]
+    os.execv(program[0], [*program, *line])
+
+
+def _say_that_there_is_no_pip(name: str, *_: "Any") -> None:
+    """A last finder, asked where `python -m pip` is about to fail: most people expect pip to be there."""
+    if name == "pip" and getattr(sys.meta_path[-1], "find_spec", None) is _say_that_there_is_no_pip:
+        step = "siteswap install NAME needs none; siteswap install pip puts one here"
+        raise SystemExit(f"siteswap: there is no pip in this environment\n  \u2192 {step}")
 
 
 def _refuse(problem: str, step: str) -> "NoReturn":
@@ -412,8 +427,8 @@ def _refuse(problem: str, step: str) -> "NoReturn":
     os._exit(1)
 
 
-def _pip_words(words: "Sequence[str]") -> "list[str] | None":
-    """What pip is told, where a command line starts pip; None for anything else."""
+def _pip_words(words: "Sequence[str]") -> "tuple[str, list[str]] | None":
+    """The module and what it is told, where a line starts pip or ensurepip; None for anything else."""
     index = 1
     while index < len(words):
         word = words[index]
@@ -427,12 +442,13 @@ def _pip_words(words: "Sequence[str]") -> "list[str] | None":
             if module:
                 name = name or (words[index] if index < len(words) else "")
                 index += not word.partition("m")[2]
-                return list(words[index:]) if name in ("pip", "pip.__main__") else None
+                name = name.replace(".__main__", "")
+                return (name, list(words[index:])) if name in ("pip", "ensurepip") else None
         elif not word.startswith("--"):
             directory, _, name = word.rpartition("/")
             ours = directory in (environment + "/bin", prefix + "/bin")
             is_pip = name in ("pip", "pip3") or (name.startswith("pip3.") and name[5:].isdigit())
-            return list(words[index:]) if ours and is_pip else None
+            return ("pip", list(words[index:])) if ours and is_pip else None
     return None
 
 
