@@ -100,9 +100,8 @@ def test_several_steps_are_one_change(execute: Siteswap, siteswap: Siteswap, env
     assert (env / "etc/demo.conf").exists()
 
 
-def test_legacy_setup_py(
-    execute: Siteswap, env: Path, tmp_path: Path, python: Path, siteswap: Siteswap
-) -> None:
+@pytest.mark.index
+def test_legacy_setup_py(execute: Siteswap, siteswap: Siteswap, env: Path, tmp_path: Path) -> None:
     """`setup.py install` leaves an egg or an .egg-info: carried along as files of no distribution."""
     tree = tmp_path / "tree"
     (tree / "oldie").mkdir(parents=True)
@@ -110,14 +109,12 @@ def test_legacy_setup_py(
     (tree / "setup.py").write_text(
         "from setuptools import setup\nsetup(name='oldie', version='1', packages=['oldie'])\n"
     )
-    place = tmp_path / "another"
-    siteswap("create", place, "-p", python).ok()
-    siteswap("install", "-e", place, "setuptools<80").ok()
-    done = siteswap("exec", "-e", place, "--", "python", "setup.py", "-q", "install", cwd=tree).ok()
+    siteswap("install", "-e", env, "setuptools<80").ok()
+    done = execute("python", "setup.py", "-q", "install", cwd=tree).ok()
     assert "oldie" in done.err
-    assert run_python(place / "bin/python", "import oldie; print(oldie.VALUE)") == "7"
-    siteswap("install", "-e", place, "six").ok()
-    assert run_python(place / "bin/python", "import oldie; print(oldie.VALUE)") == "7"
+    assert run_python(env / "bin/python", "import oldie; print(oldie.VALUE)") == "7"
+    siteswap("install", "-e", env, "six").ok()
+    assert run_python(env / "bin/python", "import oldie; print(oldie.VALUE)") == "7"
 
 
 def test_what_it_looks_like_from_inside(execute: Siteswap, env: Path) -> None:
