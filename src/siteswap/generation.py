@@ -236,36 +236,50 @@ class Generation:
         return distributions
 
     def is_metadata(self, path: str) -> bool:
-        """Whether a path is the METADATA of something installed.
-
-        Packages bring copies of others along, `.dist-info` and all (setuptools/_vendor): these are data.
-        """
-        head, _, name = path.rpartition("/")
-        site, _, dist_info = head.rpartition("/")
-        schemes = self.interpreter.schemes
-        sites = (schemes["purelib"], schemes["platlib"])
-        return name == "METADATA" and dist_info.endswith(".dist-info") and site in sites
+        """Whether a path is the METADATA of something installed."""
+        return is_metadata(path, self.interpreter)
 
     def foreign(self, dist_info: str) -> Distribution | None:
         """The distribution that another tool put here, told by its metadata; None when that is not whole."""
         record = self.layout.path / dist_info / "RECORD"
-        fields, _ = parse_email(self.fs.read(self.layout.path / dist_info / "METADATA"))
-        if "name" not in fields or "version" not in fields or self.fs.entry(record) is None:
+        metadata = self.fs.read(self.layout.path / dist_info / "METADATA")
+        if self.fs.entry(record) is None:
             return None
-        return Distribution(
-            name=canonicalize_name(fields["name"]),
-            version=fields["version"],
-            key=f"foreign:{hashlib.sha256(self.fs.read(record)).hexdigest()}",
-            dist_info=dist_info,
-            requested=False,
-            requires=tuple(fields.get("requires_dist", ())),
-            requires_python=fields.get("requires_python"),
-            origin=None,
-            foreign=True,
-        )
+        return foreign(dist_info, metadata, hashlib.sha256(self.fs.read(record)).hexdigest())
 
     def _claimed(self, distribution: Distribution) -> list[str]:
         return [row.path for row in self.record(distribution)]
+
+
+def is_metadata(path: str, interpreter: Interpreter) -> bool:
+    """Whether a path is the METADATA of something installed. Pure.
+
+    Packages bring copies of others along, `.dist-info` and all (setuptools/_vendor): these are data.
+    """
+    head, _, name = path.rpartition("/")
+    site, _, dist_info = head.rpartition("/")
+    sites = (interpreter.schemes["purelib"], interpreter.schemes["platlib"])
+    return name == "METADATA" and dist_info.endswith(".dist-info") and site in sites
+
+
+def foreign(dist_info: str, metadata: bytes, record: str) -> Distribution | None:
+    """What another tool put there, by its METADATA and the SHA-256 of its RECORD. Pure.
+
+    None when the metadata names nothing.
+    """
+    fields, _ = parse_email(metadata)
+    if "name" not in fields or "version" not in fields:
+        return None
+    return Distribution(
+        name=canonicalize_name(fields["name"]),
+        version=fields["version"],
+        key=f"foreign:{record}",
+        dist_info=dist_info,
+        requested=False,
+        requires=tuple(fields.get("requires_dist", ())),
+        requires_python=fields.get("requires_python"),
+        foreign=True,
+    )
 
 
 NOBODYS = frozenset({".generation", "pyvenv.cfg", "lib64", ".lock"})

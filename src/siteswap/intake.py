@@ -15,7 +15,7 @@ from pathlib import Path
 from siteswap import plan, venv
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
-from siteswap.generation import Generation
+from siteswap.generation import Generation, is_metadata
 from siteswap.layout import GenerationLayout
 from siteswap.manifest import Distribution, Interpreter, Manifest
 from siteswap.workspace import described, list_note
@@ -117,7 +117,7 @@ class Intake:
         by_name: dict[str, list[_Found]] = {}
         for path in sorted(kinds):
             dist_info = path.rpartition("/")[0]
-            if self._is_metadata(path):
+            if is_metadata(path, self._interpreter):
                 found = self._read(dist_info, bare, kinds)
                 if found is None:
                     name = dist_info.rpartition("/")[2]
@@ -169,12 +169,6 @@ class Intake:
             raise changing(self._root, str(error.filename)) from error
 
     # -- one distribution ------------------------------------------------------------------------
-
-    def _is_metadata(self, path: str) -> bool:
-        head, _, name = path.rpartition("/")
-        site = head.rpartition("/")[0]
-        sites = (self._interpreter.purelib, self._interpreter.schemes["platlib"])
-        return name == "METADATA" and head.endswith(".dist-info") and site in sites
 
     def _read(self, dist_info: str, bare: Manifest, kinds: Mapping[str, str]) -> _Found | None:
         generation = Generation(self._fs, GenerationLayout(self._copy), bare)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from siteswap import interpreter, launcher, lease, log, plan, prefix
-from siteswap.cache import Cache, Entry, default_root, open_cache
+from siteswap.cache import Cache, Entry, File, default_root, open_cache
 from siteswap.doctor import around, lost
 from siteswap.doctor.around import Around
 from siteswap.doctor.contents import Contents, algorithm_of
@@ -498,9 +498,9 @@ def _records(everything: Iterable[Seen], manifests: Mapping[Number, Manifest]) -
     return found
 
 
-def _cached_problem(item: Stored, path: str, file: object, contents: Contents, policy: Access) -> str | None:
+def _cached_problem(item: Stored, path: str, file: File, contents: Contents, policy: Access) -> str | None:
     entry = item.files[path]
-    size, digest = file.size, file.hash  # type: ignore[attr-defined]
+    size, digest = file.size, file.hash
     if entry is None:
         return "is missing"
     if entry.kind != "file":
@@ -509,8 +509,8 @@ def _cached_problem(item: Stored, path: str, file: object, contents: Contents, p
         return f"has {entry.size} bytes, not {size}"
     if contents.hash_of(entry, "sha256") != digest:
         return "does not have the content that it was unpacked with"
-    if entry.mode != policy.file(file.executable):  # type: ignore[attr-defined]
-        return f"has mode {entry.mode:03o}, not {policy.file(file.executable):03o}"  # type: ignore[attr-defined]
+    if entry.mode != policy.file(file.executable):
+        return f"has mode {entry.mode:03o}, not {policy.file(file.executable):03o}"
     return None
 
 

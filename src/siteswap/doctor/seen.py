@@ -8,13 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from packaging.metadata import parse_email
-from packaging.utils import canonicalize_name
-
 from siteswap import plan
 from siteswap.errors import SiteswapError
 from siteswap.fs import Entry, FileSystem
-from siteswap.generation import Generation
+from siteswap.generation import Generation, foreign
 from siteswap.layout import CORNER, GenerationLayout, Number
 from siteswap.lockfile import LockFile
 from siteswap.manifest import Distribution, Manifest
@@ -55,19 +52,7 @@ class Info:
         """What it says of itself, as something that another tool put there; None when it does not say."""
         if self.metadata is None or self.record is None:
             return None
-        fields, _ = parse_email(self.metadata)
-        if "name" not in fields or "version" not in fields:
-            return None
-        return Distribution(
-            name=canonicalize_name(fields["name"]),
-            version=fields["version"],
-            key=f"foreign:{self.record.digest}",
-            dist_info=dist_info,
-            requested=False,
-            requires=tuple(fields.get("requires_dist", ())),
-            requires_python=fields.get("requires_python"),
-            foreign=True,
-        )
+        return foreign(dist_info, self.metadata, self.record.digest)
 
 
 @dataclass(frozen=True)
