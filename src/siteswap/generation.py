@@ -6,8 +6,10 @@ import csv
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
@@ -245,7 +247,8 @@ class Generation:
         metadata = self.fs.read(self.layout.path / dist_info / "METADATA")
         if self.fs.entry(record) is None:
             return None
-        return foreign(dist_info, metadata, hashlib.sha256(self.fs.read(record)).hexdigest())
+        found = foreign(dist_info, metadata, hashlib.sha256(self.fs.read(record)).hexdigest())
+        return found and replace(found, editable=editable_source(self.fs, self.layout.path / dist_info))
 
     def _claimed(self, distribution: Distribution) -> list[str]:
         return [row.path for row in self.record(distribution)]
@@ -280,6 +283,15 @@ def foreign(dist_info: str, metadata: bytes, record: str) -> Distribution | None
         requires_python=fields.get("requires_python"),
         foreign=True,
     )
+
+
+def editable_source(fs: FileSystem, dist_info: Path) -> str | None:
+    """The source directory of an editable, by its direct_url.json (PEP 610); None of anything else."""
+    try:
+        data = json.loads(fs.read(dist_info / "direct_url.json"))
+        return unquote(urlsplit(data["url"]).path) if data["dir_info"]["editable"] is True else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 NOBODYS = frozenset({".generation", "pyvenv.cfg", "lib64", ".lock"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +64,16 @@ def is_same(held: Distribution, artifact: Artifact, exact: bool) -> bool:
     if held.foreign:
         return not exact and held.version == artifact.version
     return held.origin == artifact.identity
+
+
+def live_notes(before: Iterable[Distribution], after: Iterable[Distribution]) -> list[str]:
+    """What to say once of editables that come in: no generation keeps what their directories hold."""
+    known = {(item.name, item.editable) for item in before}
+    return [
+        f"{item.name} is editable: changes in {item.editable} are live at once, in every generation with it"
+        for item in after
+        if item.editable is not None and (item.name, item.editable) not in known
+    ]
 
 
 def kept_member(held: Distribution, requested: bool, note: bytes | None) -> Member:

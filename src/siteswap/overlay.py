@@ -63,7 +63,9 @@ def make(
         artifacts = found.artifacts(interpreter, {})
         progress.phase("download", len(artifacts))
         arguments = options.found_in(asked).arguments
-        entries = wheels.obtain(artifacts, cache, interpreter, work, arguments, wheels.Progress.of(progress))
+        entries = wheels.obtain(
+            artifacts, cache, interpreter, work, arguments, wheels.Progress.of(progress), way=options.way
+        )
         _bring(fs, site, entries.values(), _Candidate(taken, interpreter))
     fs.remove_tree(work)
     return site

@@ -32,6 +32,7 @@ from siteswap.fs import FileSystem
 
 _PATH_LIKE = re.compile(r"^(\.{1,2}(/|$|\[)|/|~/|file:)|.*\.(whl|tar\.gz|zip|tgz|tar\.bz2|tar\.xz)(\[.*\])?$")
 _URL_LIKE = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_OTHER_VCS = re.compile(r"(?:^|@\s*)(?P<kind>hg|svn|bzr)\+", re.IGNORECASE)
 _EXTRAS = re.compile(r"\[[^\]]*\]$")
 _HASH = re.compile(r"\s--hash[=\s]([a-z0-9]+):([0-9a-fA-F]+)")
 _STRONG = ("sha256", "sha384", "sha512")
@@ -79,6 +80,15 @@ class Requirement:
         except InvalidRequirement:
             return None
 
+    @property
+    def place(self) -> Path | None:
+        """The file or directory of this machine that is asked for; None for anything else."""
+        specifier = self.specifier
+        url = self.line if specifier is None else specifier.url or ""
+        if url.startswith("file:"):
+            return Path(unquote(urlsplit(url).path))
+        return Path(split_extras(url)[0]) if url.startswith("/") else None
+
     def named(self, name: str) -> Requirement:
         """The same requirement with its name made known, as `name[extras] @ URL`."""
         if self.specifier is not None:
@@ -125,6 +135,7 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
     Raises SiteswapError (usage) for what is no requirement.
     """
     text = text.strip()
+    _refuse_other_vcs(text)
     if "\0" in text:
         raise SiteswapError(
             Kind.USAGE, f"not a requirement: {text[:100]!r}", hint="it has a character that no name can have"
@@ -153,6 +164,17 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
     if _URL_LIKE.match(text):
         return Requirement(text, _name_from_file(text), editable)
     return _local(text, base, fs, editable)
+
+
+def _refuse_other_vcs(text: str) -> None:
+    found = _OTHER_VCS.search(text)
+    if found is not None:
+        system = {"hg": "Mercurial", "svn": "Subversion", "bzr": "Bazaar"}[found["kind"].lower()]
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{text[:200]}: {system} is not supported; of version control, only git is",
+            hint="check it out yourself and name the directory, or name an archive of it",
+        )
 
 
 def _local(text: str, base: Path, fs: FileSystem, editable: bool) -> Requirement:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from siteswap import uv
+from siteswap import failed_builds, uv
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact, LockFile
 from siteswap.manifest import Distribution, Interpreter
 from siteswap.requirements import Request, Requirement
+from siteswap.sources import ISOLATED, Way, settled
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Options:
     upgrade_packages: tuple[str, ...] = ()
     """Names whose base versions are not preferred."""
     require_hashes: bool = False
+    way: Way = ISOLATED
+    """How sources are built."""
 
     @property
     def directories(self) -> list[Path]:
@@ -53,20 +57,22 @@ def resolve(
     interpreter: Interpreter,
     base: LockFile,
     held: Sequence[tuple[Distribution, bytes]],
+    staying: Collection[str] = (),
 ) -> LockFile:
     """A lock of everything that `requirements` need on `interpreter`.
 
     `base` gives the versions to prefer. `held` are the base's distributions with
     their METADATA, offered to the resolver as candidates when it may not ask an
-    index, so that what is installed counts as available. `scratch` is an empty
-    directory of ours. Raises SiteswapError (requirement) with uv's explanation.
+    index, so that what is installed counts as available. Of the names in `staying` what
+    is installed counts for a local directory too, which is not looked at. `scratch` is an
+    empty directory of ours. Raises SiteswapError (requirement) with uv's explanation.
     """
     output = scratch / "pylock.toml"
     if base.data["packages"]:
         fs.write(output, base.text.encode())
     arguments: list[str | Path] = [
         "pip", "compile", "-", "--format", "pylock.toml", "--output-file", output, "--no-header", "--quiet",
-        "--python", interpreter.executable, *options.arguments, *request.options,
+        *_building(options, interpreter.executable), *options.arguments, *request.options,
     ]  # fmt: skip
     for constraint in request.constraints:
         arguments += ["--constraints", constraint]
@@ -77,19 +83,20 @@ def resolve(
     for name in options.upgrade_packages:
         arguments += ["--upgrade-package", name]
     offered = scratch / "held"
+    fs.make_directory(offered)
     if held and (options.no_index or "--no-index" in request.options):
-        fs.make_directory(offered)
         for distribution, metadata in held:
             _offer(fs, offered, distribution, metadata)
         arguments += ["--find-links", offered]
-    lines = "".join(f"{item.text}\n" for item in requirements)
-    done = uv.run(arguments, stdin=lines)
+    known = {distribution.name: (distribution, metadata) for distribution, metadata in held}
+    lines = "".join(f"{_line(fs, item, known, offered, staying)}\n" for item in requirements)
+    done = uv.run(arguments, stdin=lines, extra=_variables(fs, scratch, requirements))
     if done.status != 0:
-        raise SiteswapError(
-            Kind.REQUIREMENT,
+        raise _refusal(
+            done.stderr,
+            options,
             "these requirements cannot be satisfied together",
-            hint="relax one of them, or add an index that has what is missing",
-            detail=uv.explanation(done.stderr),
+            "relax one of them, or add an index that has what is missing",
         )
     lock = LockFile.parse(fs.read_text(output), scratch, "the resolver's answer")
     return _without_offers(lock, offered, base)
@@ -100,15 +107,16 @@ def name_of(fs: FileSystem, scratch: Path, requirement: Requirement, options: Op
     output = scratch / "pylock.name.toml"
     done = uv.run(
         ["pip", "compile", "-", "--format", "pylock.toml", "-o", output, "--no-header", "-q", "--no-deps",
-         "--python", python, *options.arguments],
-        stdin=requirement.text + "\n",
+         *_building(options, python), *options.arguments],
+        stdin=requirement.text + "\n", extra=_variables(fs, scratch, [requirement]),
     )  # fmt: skip
     if done.status != 0:
-        raise SiteswapError(
-            Kind.REQUIREMENT,
+        raise _refusal(
+            done.stderr,
+            options,
             f"{requirement.text} cannot be read",
-            hint="name a wheel, an archive of a source or a source directory",
-            detail=uv.explanation(done.stderr),
+            "name a wheel, an archive of a source or a source directory",
+            requirement.line,
         )
     lock = LockFile.parse(fs.read_text(output), scratch, "the resolver's answer")
     fs.unlink(output)
@@ -143,6 +151,63 @@ def check_hashes(artifacts: Sequence[Artifact], request: Request, required: bool
         )
 
 
+def _building(options: Options, python: str) -> list[str]:
+    """The interpreter to resolve for, and how sources are built whose metadata only a build tells."""
+    words = ["--python", options.way.python or python]
+    if options.way.python is not None:
+        words.append("--no-build-isolation")
+    for setting in options.way.settings:
+        words += ["--config-setting", setting]
+    return words
+
+
+def _variables(fs: FileSystem, scratch: Path, requirements: Sequence[Requirement]) -> dict[str, str]:
+    """For the backends that uv runs: those of local directories are to leave nothing there."""
+    return settled(fs, scratch) if any(item.place is not None for item in requirements) else {}
+
+
+def _refusal(stderr: str, options: Options, message: str, hint: str, what: str = "") -> SiteswapError:
+    """What is said of a failure of uv's: a build that failed is no conflict of requirements."""
+    detail = uv.explanation(stderr)
+    failure = failed_builds.of_resolver(detail, isolated=options.way.python is None)
+    if failure is None:
+        return SiteswapError(Kind.REQUIREMENT, message, hint=hint, detail=detail)
+    told = failure.message.replace("a source", what, 1) if what else failure.message
+    return SiteswapError(
+        Kind.REQUIREMENT, told, hint=failure.hint, detail=failed_builds.without_advice(detail)
+    )
+
+
+def _line(
+    fs: FileSystem,
+    item: Requirement,
+    known: Mapping[str, tuple[Distribution, bytes]],
+    offered: Path,
+    staying: Collection[str],
+) -> str:
+    """What uv is asked for a requirement: of a local source that stays or is gone, what is installed of it.
+
+    Else nothing could be installed any more beside what came from a directory that is deleted since, or
+    that can be built in a certain way only. By a direct URL, so that no index can answer for it.
+    """
+    specifier = item.specifier
+    place = item.place
+    if specifier is None or place is None or item.name is None or item.name not in known:
+        return item.text
+    distribution, metadata = known[item.name]
+    there = fs.entry(place)
+    stays = item.name in staying and there is not None and there.kind == "directory"
+    if distribution.foreign or (there is not None and not stays):
+        return item.text
+    _offer(fs, offered, distribution, metadata)
+    extras = f"[{','.join(sorted(specifier.extras))}]" if specifier.extras else ""
+    return f"{distribution.name}{extras} @ {(offered / _offer_name(distribution)).as_uri()}"
+
+
+def _offer_name(distribution: Distribution) -> str:
+    return f"{distribution.name.replace('-', '_')}-{distribution.version}-py3-none-any.whl"
+
+
 def _offer(fs: FileSystem, directory: Path, distribution: Distribution, metadata: bytes) -> None:
     """A wheel of metadata only, for the resolver to read."""
     stem = f"{distribution.name.replace('-', '_')}-{distribution.version}"
@@ -154,19 +219,20 @@ def _offer(fs: FileSystem, directory: Path, distribution: Distribution, metadata
             "Wheel-Version: 1.0\nGenerator: siteswap\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr(f"{stem}.dist-info/RECORD", "")
-    fs.write(directory / f"{stem}-py3-none-any.whl", content.getvalue())
+    fs.write(directory / _offer_name(distribution), content.getvalue())
 
 
 def _without_offers(lock: LockFile, offered: Path, base: LockFile) -> LockFile:
     """The lock with entries that point at our offers replaced by the base's own."""
-    marker = offered.as_uri()
-    ours = {
-        item["name"]
-        for item in lock.data["packages"]
-        if any(str(wheel.get("url", "")).startswith(marker) for wheel in item.get("wheels", ()))
-    }
+    ours = {item["name"] for item in lock.data["packages"] if _is_offer(item, offered)}
     if not ours:
         return lock
     # Of what another tool installed the base has a version only: it is in no lock, and carried along.
     sourced = {item["name"] for item in base.data["packages"] if item.keys() - {"name", "version"}}
     return lock.only(lock.names - ours).merged(base.only(ours & sourced))
+
+
+def _is_offer(package: Mapping[str, Any], offered: Path) -> bool:
+    files = [*package.get("wheels", ()), package.get("archive", {})]
+    places = [str(file.get("url") or file.get("path") or "") for file in files]
+    return any(place.startswith((offered.as_uri(), str(offered), f"{offered.name}/")) for place in places)

@@ -1,22 +1,29 @@
 """Build wheels from source: sdists, git repositories, local directories, editables (PEP 517, PEP 660).
 
 Each build runs in an environment of its own, made by uv in a scratch directory
-with the base interpreter; nothing of it reaches the environment but the wheel.
+with the base interpreter (or, without isolation, in the user's environment as it
+is); nothing of it reaches the environment but the wheel. Local directories are
+built where they are, as pip and uv do it: what they refer to beside them must be
+there. But setuptools would leave its work in them, and take up what an earlier
+build left there, files that the project no longer has included: it is told to
+work in the scratch directory.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from build import BuildBackendException, BuildException, FailedProcessError, ProjectBuilder
 from build.env import IsolatedEnv
 
-from siteswap import process, uv
+from siteswap import failed_builds, process, uv
 from siteswap.confinement import Confinement
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import Fetcher, without_password
@@ -24,10 +31,90 @@ from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact
 from siteswap.manifest import Interpreter
 
-_SHOWN_LINES = 30
+_DEFINING = ("pyproject.toml", "setup.py", "setup.cfg")
+"""What an editable install is made from; the rest of its tree is live."""
 _COMMIT = re.compile(r"([0-9a-fA-F]{7,64}|HEAD)\Z")
 _NO_ADDRESS = re.compile(r"-|[\w+-]+::")
 """What git would take for an option, or for a program to run (its `ext::` transport)."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How sources are built."""
+
+    python: str | None = None
+    """The interpreter of the environment that has what builds need; None: each build gets one of its own."""
+    settings: tuple[str, ...] = ()
+    """What backends are told (PEP 517 config settings), each "KEY=VALUE"."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether one source always becomes one wheel: not where the environment has a part in it."""
+        return self.python is None
+
+    @property
+    def told(self) -> dict[str, str | list[str]]:
+        """The settings as backends take them: a key that is there twice has a list, as with pip."""
+        found: dict[str, list[str]] = {}
+        for item in self.settings:
+            key, _, value = item.partition("=")
+            found.setdefault(key, []).append(value)
+        return {key: values[0] if len(values) == 1 else values for key, values in found.items()}
+
+
+ISOLATED = Way()
+
+
+def settled(fs: FileSystem, scratch: Path) -> dict[str, str]:
+    """Variables that make setuptools work below `scratch` instead of in the source tree.
+
+    A user's own file of that kind is left alone. What other backends leave in a tree is theirs to say.
+    """
+    name = "DIST_EXTRA_CONFIG"
+    if name in os.environ:
+        return {}
+    place = scratch / "setuptools"
+    for directory in (place, place / "build", place / "egg"):
+        fs.make_directory(directory, parents=True)
+    escaped = str(place).replace("%", "%%")
+    text = f"[build]\nbuild_base = {escaped}/build\n[egg_info]\negg_base = {escaped}/egg\n"
+    fs.write(place / "setuptools.cfg", text.encode())
+    return {name: str(place / "setuptools.cfg")}
+
+
+def state_of(fs: FileSystem, artifact: Artifact) -> str:
+    """What a local directory is like: equal where nothing that is built from it has changed.
+
+    Names, inodes, modes and times of its files, as `make` would go by; byte-code, caches that say so
+    (CACHEDIR.TAG) and virtual environments do not count. Of an editable only what defines it.
+    """
+    tree = Path(artifact.location)
+    if not fs.is_directory(tree):
+        return "not there"
+    inside = f"{artifact.subdirectory}/" if artifact.subdirectory else ""
+    names = [inside + name for name in _DEFINING] if artifact.editable else sorted(_files(fs, tree))
+    digest = hashlib.sha256()
+    for name, times in zip(names, fs.change_times(tree, names), strict=True):
+        digest.update(f"{name}\0{times}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(fs: FileSystem, tree: Path) -> Iterator[str]:
+    pending = [""]
+    while pending:
+        relative = pending.pop()
+        try:
+            inside = fs.entries(tree / relative)
+        except OSError:  # it may not be read, and so nothing can be built from it
+            continue
+        if any(name in ("CACHEDIR.TAG", "pyvenv.cfg") for name, _ in inside):
+            continue
+        for name, kind in inside:
+            path = f"{relative}/{name}" if relative else name
+            if kind != "directory":
+                yield path
+            elif name != "__pycache__":
+                pending.append(path)
 
 
 class Builder:
@@ -40,12 +127,14 @@ class Builder:
         interpreter: Interpreter,
         options: Sequence[str],
         place: Confinement,
+        way: Way,
     ) -> None:
         """`options` are the user's index options in uv's spelling, for build requirements.
 
         Backends run in `place`, so that nothing they start outlives us.
         """
         self._place = place
+        self._way = way
         self._fs = fs
         self._fetcher = fetcher
         self._interpreter = interpreter
@@ -61,26 +150,25 @@ class Builder:
             tree = tree / artifact.subdirectory
         output = scratch / "wheel"
         self._fs.make_directory(output)
-        environment = _BuildEnvironment(self._interpreter, scratch / "environment", self._options, artifact)
         kind: Literal["editable", "wheel"] = "editable" if artifact.editable else "wheel"
-        runner = _Runner(self._place)
+        # What was unpacked or checked out for us is built where it is: some need to know where that will be.
+        variables = settled(self._fs, scratch) if artifact.kind == "directory" else {}
+        runner = _Runner(self._place, variables)
         try:
-            builder = ProjectBuilder.from_isolated_env(environment, str(tree), runner=runner)
-            environment.install(builder.build_system_requires)
-            environment.install(builder.get_requires_for_build(kind))
-            wheel = Path(builder.build(kind, str(output)))
+            builder = self._builder(artifact, tree, scratch, runner, kind)
+            wheel = Path(builder.build(kind, str(output), self._way.told))
         except (
             BuildBackendException,
             BuildException,
             FailedProcessError,
             subprocess.CalledProcessError,
         ) as error:
-            tail = "\n".join((runner.output or str(error)).strip().splitlines()[-_SHOWN_LINES:])
+            said = runner.output or str(error)
             raise SiteswapError(
                 Kind.REQUIREMENT,
-                f"{artifact.title} cannot be built from {artifact.location}",
-                hint="see the build's output above; a compiler or a library may be missing",
-                detail=tail,
+                f"{artifact.title} cannot be built from {without_password(artifact.location)}",
+                hint=failed_builds.hint(said, isolated=self._way.python is None),
+                detail=failed_builds.tail(said),
             ) from error
         found = self._fs.entry(wheel)
         if wheel.parent != output or found is None or found.kind != "file":
@@ -90,6 +178,25 @@ class Builder:
                 hint="report it to the makers of its build backend, or name a wheel",
             )
         return wheel
+
+    def _builder(
+        self,
+        artifact: Artifact,
+        tree: Path,
+        scratch: Path,
+        runner: _Runner,
+        kind: Literal["editable", "wheel"],
+    ) -> ProjectBuilder:
+        """A backend that is ready to build, in an environment that has what it needs."""
+        if self._way.python is not None:
+            # What it needs is there, or its absence is what the backend says: as with pip.
+            runner.path = str(Path(self._way.python).parent)
+            return ProjectBuilder(str(tree), python_executable=self._way.python, runner=runner)
+        environment = _BuildEnvironment(self._interpreter, scratch / "environment", self._options, artifact)
+        builder = ProjectBuilder.from_isolated_env(environment, str(tree), runner=runner)
+        environment.install(builder.build_system_requires)
+        environment.install(builder.get_requires_for_build(kind, self._way.told))
+        return builder
 
     def _source_tree(self, artifact: Artifact, scratch: Path) -> Path:
         if artifact.kind == "directory":
@@ -110,14 +217,19 @@ class Builder:
 class _Runner:
     """Runs a backend's hooks for `build`, keeping their output to show when one fails."""
 
-    def __init__(self, place: Confinement) -> None:
+    def __init__(self, place: Confinement, variables: Mapping[str, str]) -> None:
         self._place = place
+        self._variables = variables
+        self.path: str | None = None
+        """A directory to look for programs in before all others."""
         self.output = ""
 
     def __call__(
         self, cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None
     ) -> None:
-        env = {**_clean_environment(), **(extra_environ or {})}
+        env = {**_clean_environment(), **self._variables, **(extra_environ or {})}
+        if self.path is not None:
+            env["PATH"] = os.pathsep.join([self.path, env.get("PATH", os.defpath)])
         done = self._place.run(cmd, env=env, cwd=Path(cwd) if cwd else Path.cwd(), merge=True)
         self.output += done.stdout
         if done.status != 0:

@@ -84,9 +84,12 @@ class Planner:
             lock = self._base.generation.lock_file().merged(new)
             resolve.check_hashes(self._artifacts(new), request, self._hashes_required(request, options))
         else:
+            # An install leaves what it does not name as it is, unless it upgrades everything.
+            staying = set() if options.upgrade else {item.name for item in wanted if item not in asked}
             lock = resolve.resolve(
-                self._fs, self._scratch, wanted, request, options, self._base.interpreter, base_lock, held
-            )
+                self._fs, self._scratch, wanted, request, options, self._base.interpreter, base_lock, held,
+                {name for name in staying if name},
+            )  # fmt: skip
             mine = lock.only({item.name for item in asked if item.name} | set(request.hashes))
             everything = self._hashes_required(request, options)
             resolve.check_hashes(
@@ -96,7 +99,12 @@ class Planner:
             )
         rebuild = {item.name for item in asked if item.name and _is_local(item)}
         return self._target(
-            lock, wanted, options.found_in(request), allow_overlap=allow_overlap, rebuild=rebuild
+            lock,
+            wanted,
+            options.found_in(request),
+            allow_overlap=allow_overlap,
+            rebuild=rebuild,
+            refresh=options.upgrade,
         )
 
     def uninstall(self, names: Sequence[str]) -> Target:
@@ -173,7 +181,7 @@ class Planner:
 
         Raises SiteswapError (requirement).
         """
-        return self._target(lock, wanted, options, allow_overlap=allow_overlap, exact=True)
+        return self._target(lock, wanted, options, allow_overlap=allow_overlap, exact=True, refresh=True)
 
     def lock_for(self, request: Request, options: resolve.Options) -> tuple[LockFile, list[Requirement]]:
         """A lock of just `request`, the base's versions preferred, for `sync` to a requirements file."""
@@ -201,8 +209,12 @@ class Planner:
         allow_overlap: bool,
         rebuild: set[str] | None = None,
         exact: bool = False,
+        refresh: bool = False,
     ) -> Target:
-        """What the lock says, with everything obtained that the base lacks."""
+        """What the lock says, with everything obtained that the base lacks.
+
+        Of `rebuild` anew in any case; with `refresh` also local directories that changed since.
+        """
         artifacts = self._artifacts(lock)
         base = {item.name: item for item in self._base.distributions}
         kept: list[Distribution] = []
@@ -214,6 +226,7 @@ class Planner:
                 and artifact.name not in (rebuild or ())
                 and artifact.name not in self._base.drift.damaged
                 and is_same(held, artifact, exact)
+                and not (refresh and artifact.kind == "directory" and self._changed(held, artifact, options))
             ):
                 kept.append(held)
             else:
@@ -237,6 +250,13 @@ class Planner:
                 Member(item) for item in base.values() if item.foreign and item.name not in lock.names
             ]
         return Target(tuple(members), lock, tuple(wanted), allow_overlap)
+
+    def _changed(self, held: Distribution, artifact: Artifact, options: resolve.Options) -> bool:
+        """Whether a local directory is no longer what `held` was built from; never where it is gone."""
+        if not self._fs.is_directory(Path(artifact.location)):
+            return False
+        key = wheels.source_key(self._fs, artifact, self._base.interpreter, options.way)
+        return self._cache.built(key) != held.key.partition("+")[0]
 
     def _displaced(self, kept: Sequence[Distribution]) -> list[str]:
         """Names of those whose file the base lacks, because that of one which leaves or changes won."""
@@ -272,6 +292,7 @@ class Planner:
             options.arguments,
             wheels.Progress.of(self._progress),
             fresh={artifact.identity for artifact in artifacts if artifact.name in rebuild},
+            way=options.way,
         )
 
     def _artifacts(self, lock: LockFile) -> list[Artifact]:

@@ -47,6 +47,7 @@ from siteswap.generation import Generation, read_current
 from siteswap.layout import Layout, Number
 from siteswap.lockfile import LockFile
 from siteswap.manifest import Change, Manifest, changes
+from siteswap.members import live_notes
 from siteswap.progress import Progress
 from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement
@@ -399,6 +400,8 @@ class Transaction:
                 hint="run the command again",
             ) from error
         self._state = _State.ASSEMBLED
+        for note in live_notes(was.distributions, manifest.distributions):
+            self._note(note)
 
     def _try(self, candidate: Generation, gates: Gates, compile_all: bool) -> dict[str, set[str]]:
         """Run checks where they can do no harm, and undo what they did to the candidate all the same.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from siteswap import process
@@ -29,10 +29,17 @@ def program() -> str:
 
 
 def run(
-    arguments: Sequence[str | Path], *, stdin: str | None = None, cwd: Path | None = None
+    arguments: Sequence[str | Path],
+    *,
+    stdin: str | None = None,
+    cwd: Path | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> process.Finished:
-    """Run uv, quiet and without colour, with the user's settings for indexes, proxies and certificates."""
-    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    """Run uv, quiet and without colour, with the user's settings for indexes, proxies and certificates.
+
+    `extra` are further variables: for the backends that it runs.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | {**(extra or {})}
     env["UV_PYTHON_DOWNLOADS"] = "never"
     env["UV_NO_PROGRESS"] = "1"
     env["NO_COLOR"] = "1"

@@ -37,7 +37,7 @@ from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact
 from siteswap.manifest import Interpreter
 from siteswap.progress import Progress as Whole
-from siteswap.sources import Builder
+from siteswap.sources import ISOLATED, Builder, Way, state_of
 
 if TYPE_CHECKING:
     from installer.scripts import ScriptSection
@@ -79,19 +79,20 @@ def obtain(
     progress: Progress,
     *,
     fresh: Collection[str] = (),
+    way: Way = ISOLATED,
 ) -> dict[str, Entry]:
     """Unpacked wheels of all artifacts, by name, in the cache and durable there.
 
     Downloads and unpacking run in parallel. Sources whose identity is in
-    `fresh` are built even if a wheel of theirs is remembered. Raises
+    `fresh` are built even if a wheel of theirs is remembered; `way` says how. Raises
     SiteswapError (requirement) for the first that fails; the others are stopped.
     """
     cache.clear_incoming()
     fetcher = Fetcher(cache.fs, options)
     # No limits: a build is a compiler's work, and may use what its user may.
     with Confinement(Terms(None, umask=-1, memory=0)) as place:
-        builder = Builder(cache.fs, fetcher, interpreter, options, place)
-        work = _Work(cache, fetcher, builder, interpreter, scratch, progress, fresh)
+        builder = Builder(cache.fs, fetcher, interpreter, options, place, way)
+        work = _Work(cache, fetcher, builder, interpreter, scratch, progress, fresh, way)
 
         def stop() -> None:
             work.stop()
@@ -117,6 +118,14 @@ def obtain(
     return found
 
 
+def source_key(fs: FileSystem, artifact: Artifact, interpreter: Interpreter, way: Way) -> str:
+    """What the wheel of a source is remembered by. A directory counts as it is now."""
+    parts = [artifact.identity, interpreter.cache_tag, interpreter.tags[0], *way.settings]
+    if artifact.kind == "directory":
+        parts += [artifact.subdirectory or "", state_of(fs, artifact)]
+    return " ".join(parts)
+
+
 class _Work:
     """What one call of `obtain` shares between its threads."""
 
@@ -129,6 +138,7 @@ class _Work:
         scratch: Path,
         progress: Progress,
         fresh: Collection[str],
+        way: Way,
     ) -> None:
         self.cache = cache
         self.fetcher = fetcher
@@ -137,6 +147,7 @@ class _Work:
         self.scratch = scratch
         self.progress = progress
         self.fresh = fresh
+        self.way = way
         self.incoming: list[tuple[Path, str]] = []
         self.built: list[tuple[str, str]] = []
         self.stopped = False
@@ -160,8 +171,8 @@ class _Work:
         return sha256
 
     def _from_source(self, artifact: Artifact) -> str:
-        source = f"{artifact.identity} {self.interpreter.cache_tag} {self.interpreter.tags[0]}"
-        repeatable = artifact.kind != "directory"
+        source = source_key(self.cache.fs, artifact, self.interpreter, self.way)
+        repeatable = self.way.repeatable
         known = self.cache.built(source) if repeatable and artifact.identity not in self.fresh else None
         if known and self.cache.find(known):
             return known

@@ -7,21 +7,19 @@ ends up somewhere leads to the candidate, and later to its tombstone.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from siteswap import plan, prefix
 from siteswap.carry import Base
 from siteswap.confinement import Confinement, Terms
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
-from siteswap.generation import NOBODYS, Drift, Generation
+from siteswap.generation import NOBODYS, Drift, Generation, editable_source
 from siteswap.layout import CORNER, Layout, Number
 from siteswap.lease import VARIABLE
 from siteswap.manifest import Distribution
@@ -236,13 +234,7 @@ def described(fs: FileSystem, where: Path, item: Distribution) -> Distribution:
     """The distribution with what its own notes say of how it came here (PEP 610, PEP 376)."""
     notes = where / item.dist_info
     requested = fs.entry(notes / "REQUESTED") is not None
-    try:
-        data = json.loads(fs.read(notes / "direct_url.json"))
-        editable = bool(data.get("dir_info", {}).get("editable"))
-        location = unquote(urlsplit(data["url"]).path) if editable else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        location = None
-    return replace(item, requested=requested, editable=location)
+    return replace(item, requested=requested, editable=editable_source(fs, notes))
 
 
 def _is_noise(path: str) -> bool:

@@ -7,7 +7,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from siteswap.manifest import Distribution
 from siteswap.progress import Progress
 from siteswap.requirements import Request, parse_file, parse_line
 from siteswap.resolve import Options
+from siteswap.sources import Way
 from siteswap.transaction import Outcome
 from siteswap.verdict import CheckError
 
@@ -169,9 +170,9 @@ def _exec(chosen: argparse.Namespace) -> None:
 def _list(chosen: argparse.Namespace) -> None:
     distributions = _as_it_is(_generation(chosen))
     if chosen.json:
-        _print_json(render.list_json(distributions))
+        _print_json(render.list_json(distributions, _gone(distributions)))
     else:
-        print(render.list_text(distributions))
+        print(render.list_text(distributions, _gone(distributions)))
 
 
 def _show(chosen: argparse.Namespace) -> None:
@@ -194,6 +195,7 @@ def _show(chosen: argparse.Namespace) -> None:
             "requested": item.requested,
             "origin": item.origin,
             "editable": item.editable,
+            "editable_gone": bool(_gone([item])),
             "location": str(generation.layout.path / Path(item.dist_info).parent),
             "requires": sorted(found for found, holders in tree.items() if name in holders),
             "required_by": sorted(tree.get(name, ())),
@@ -475,6 +477,14 @@ def _as_it_is(generation: Generation) -> list[Distribution]:
     return sorted([*kept, *foreign.values()], key=lambda item: item.name)
 
 
+def _gone(distributions: Iterable[Distribution]) -> set[str]:
+    """Source directories of editables that are not there."""
+    fs = FileSystem()
+    return {
+        item.editable for item in distributions if item.editable and fs.entry(Path(item.editable)) is None
+    }
+
+
 def _read_file(name: str, chosen: argparse.Namespace) -> Request:
     path = Path("/dev/stdin") if name == "-" else Path(name)
     return parse_file(path, FileSystem(), extras=chosen.extra, groups=chosen.group)
@@ -540,8 +550,18 @@ def _options(chosen: argparse.Namespace) -> Options:
             words.append(name)
     if chosen.pre:
         words += ["--prerelease", "allow"]
+    for setting in chosen.config_setting:
+        if "=" not in setting:
+            raise SiteswapError(
+                Kind.USAGE, f"not a setting: {setting!r}", hint="write --config-setting KEY=VALUE"
+            )
+    python = str(place(chosen).absolute() / "bin/python") if chosen.no_build_isolation else None
     return Options(
-        tuple(words), no_index=chosen.no_index, no_deps=chosen.no_deps, require_hashes=chosen.require_hashes
+        tuple(words),
+        no_index=chosen.no_index,
+        no_deps=chosen.no_deps,
+        require_hashes=chosen.require_hashes,
+        way=Way(python, tuple(chosen.config_setting)),
     )
 
 

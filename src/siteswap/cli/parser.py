@@ -144,6 +144,14 @@ def _indexes(verb: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--only-binary", action="append", default=[], metavar="NAME", help="never build this")
     group.add_argument(
+        "--no-build-isolation", action="store_true",
+        help="build with what the environment has, instead of in one made for each build",
+    )  # fmt: skip
+    group.add_argument(
+        "-C", "--config-setting", "--config-settings", action="append", default=[], metavar="KEY=VALUE",
+        dest="config_setting", help="what build backends are told",
+    )  # fmt: skip
+    group.add_argument(
         "--resolution", choices=("highest", "lowest", "lowest-direct"), help="which versions to prefer"
     )
     group.add_argument("--exclude-newer", metavar="DATE", help="as if it were that day")

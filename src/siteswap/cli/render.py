@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -105,14 +105,14 @@ def printable_lines(text: str, limit: int | None = None) -> str:
     return "\n".join(printable(line.expandtabs(), limit) for line in text.splitlines())
 
 
-def list_text(distributions: Sequence[Distribution]) -> str:
-    """What is installed."""
+def list_text(distributions: Sequence[Distribution], gone: Container[str] = ()) -> str:
+    """What is installed. `gone` are source directories of editables that are not there."""
     rows = [
         (
             item.name,
             item.version,
             "yes" if item.requested else "",
-            item.editable or ("other tool" if item.foreign else ""),
+            _list_note(item, gone),
         )
         for item in distributions
     ]
@@ -121,7 +121,14 @@ def list_text(distributions: Sequence[Distribution]) -> str:
     return table(("Package", "Version", "Requested"), [row[:3] for row in rows])
 
 
-def list_json(distributions: Sequence[Distribution]) -> list[dict[str, Any]]:
+def _list_note(item: Distribution, gone: Container[str]) -> str:
+    if item.editable:
+        place = printable(item.editable)
+        return f"editable, but {place} is gone" if item.editable in gone else f"editable: {place}"
+    return "other tool" if item.foreign else ""
+
+
+def list_json(distributions: Sequence[Distribution], gone: Container[str] = ()) -> list[dict[str, Any]]:
     """The same for scripts; `name` and `version` are spelled as pip's JSON has them."""
     return [
         {
@@ -129,6 +136,7 @@ def list_json(distributions: Sequence[Distribution]) -> list[dict[str, Any]]:
             "version": item.version,
             "requested": item.requested,
             "editable": item.editable,
+            "editable_gone": item.editable in gone if item.editable else False,
             "origin": item.origin,
             "foreign": item.foreign,
         }

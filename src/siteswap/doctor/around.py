@@ -297,6 +297,17 @@ def _stand_in(fs: FileSystem, known: Interpreter) -> Interpreter | None:
     return None
 
 
+def sources(fs: FileSystem, manifest: Manifest) -> Iterable[Finding]:
+    """Editables whose source directory is gone: nothing of ours is damaged, and they cannot be imported."""
+    for item in manifest.distributions:
+        if item.editable is not None and fs.entry(Path(item.editable)) is None:
+            what = f"{item.title} is editable, and its directory is gone: {item.editable}"
+            how = f"put it back, or: siteswap uninstall {item.name}"
+            yield Finding(
+                Kind.SOURCE, what, Severity.WARNING, manifest.number, distribution=item.name, how=how
+            )
+
+
 def python_path(layout: Layout, fs: FileSystem, value: str | None) -> Iterable[Finding]:
     """A PYTHONPATH into the environment: what is imported through it cannot be pinned."""
     for text in (value or "").split(os.pathsep):

@@ -183,6 +183,7 @@ class Examiner:
         if live in manifests:
             wanted = self._configuration(found.moved(manifests[live]))
             findings += around.configured(fs, layout, wanted)
+            findings += around.sources(fs, manifests[live])
         for number in sorted(seen):
             findings += self._of_generation(found, seen[number])
         if judged_spare is not None and not judged_spare.sound:

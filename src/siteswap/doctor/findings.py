@@ -45,6 +45,8 @@ class Kind(enum.Enum):
     CACHE = "cache"
     DRIFT = "drift"
     """Another tool's work, and files of no distribution."""
+    SOURCE = "source"
+    """The source directory of an editable."""
     LEFTOVER = "leftover"
     PYTHONPATH = "pythonpath"
 

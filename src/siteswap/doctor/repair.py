@@ -455,8 +455,9 @@ class Repair:
         artifacts = [artifact for _, artifact in wanted]
         self.progress.phase("download", len(artifacts))
         entries = wheels.obtain(
-            artifacts, cache, python, scratch, self.options.arguments, wheels.Progress.of(self.progress)
-        )
+            artifacts, cache, python, scratch, self.options.arguments, wheels.Progress.of(self.progress),
+            way=self.options.way,
+        )  # fmt: skip
         members = []
         for item, artifact in wanted:
             made = new_member(artifact, entries[item.name], item.requested, python)
