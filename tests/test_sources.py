@@ -305,7 +305,7 @@ def test_a_build_that_fails(siteswap: Siteswap, env: Path, wheels: Path, tree: P
     )
     # With a version that only a build tells the resolver is the first to build it; without, we are.
     static = '[project]\nname = "treedist"\nversion = "1.0"\n'
-    for text in ("", static):
+    for text in ("# so that uv looks again\n", static):
         with (tree / "pyproject.toml").open("a") as stream:
             stream.write(text)
         ran = siteswap(*words, tree)
