@@ -67,6 +67,8 @@ def test_newer_requirement_replaces_the_older(old: list[str], new: list[str]) ->
 
 
 @example("\0/")
+@example("/\r0")
+@example("hg+a:/\n0")
 @given(st.text())
 def test_any_text_is_read_or_refused(text: str) -> None:
     """No text whatever is more than a usage error, and its message is one line."""

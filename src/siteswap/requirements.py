@@ -166,13 +166,17 @@ def parse_line(text: str, base: Path, fs: FileSystem, *, editable: bool = False)
     return _local(text, base, fs, editable)
 
 
+def _on_one_line(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
 def _refuse_other_vcs(text: str) -> None:
     found = _OTHER_VCS.search(text)
     if found is not None:
         system = {"hg": "Mercurial", "svn": "Subversion", "bzr": "Bazaar"}[found["kind"].lower()]
         raise SiteswapError(
             Kind.USAGE,
-            f"{text[:200]}: {system} is not supported; of version control, only git is",
+            f"{_on_one_line(text[:200])}: {system} is not supported; of version control, only git is",
             hint="check it out yourself and name the directory, or name an archive of it",
         )
 
@@ -182,7 +186,9 @@ def _local(text: str, base: Path, fs: FileSystem, editable: bool) -> Requirement
     path = fs.resolve(base / location)
     if fs.entry(path) is None:
         raise SiteswapError(
-            Kind.USAGE, f"there is nothing at {path}", hint="check the path of the requirement"
+            Kind.USAGE,
+            f"there is nothing at {_on_one_line(str(path))}",
+            hint="check the path of the requirement",
         )
     found = Requirement(f"{path}{extras}", None, editable)
     name = _name_from_file(path.name) or _name_from_project(path, fs)
