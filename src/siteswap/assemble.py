@@ -344,7 +344,8 @@ class Assembler:
             for row in spare.record(item)
         ]
         old_directories = spare.directories
-        self._fs.rename(spare.layout.path, target)
+        if not self._fs.move_directory(spare.layout.path, target):
+            return None
         # From here it is no spare any more, and without its manifest nobody takes it for complete. For good:
         # a spare that a power cut brings back half made over, some of its files empty, cannot be recognised.
         self._fs.sync_directory(self._layout.staging)
@@ -374,7 +375,7 @@ class Assembler:
                 return spare
         except (SiteswapError, FileNotFoundError):
             pass  # half recycled when a crash came, or damaged since: a fresh directory does as well
-        self._fs.rename(where.path, self._fs.free_name(self._layout.staging, "spare"))
+        self._fs.move_directory(where.path, self._fs.free_name(self._layout.staging, "spare"))
         return None
 
     def _remove_byte_code(self, target: Path, leaving: Sequence[str]) -> None:

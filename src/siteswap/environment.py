@@ -511,7 +511,7 @@ class Environment:
             gone, verdicts = self._sweep(keep, seconds=None, spare=False, command=command)
             if self.fs.entry(self.layout.spare) is not None:
                 # Out of the way by one rename first: a crash while it is emptied must not leave half a spare.
-                self.fs.rename(self.layout.spare, self.fs.free_name(self.layout.staging, "spare"))
+                self.fs.move_directory(self.layout.spare, self.fs.free_name(self.layout.staging, "spare"))
             collect.clear(self.fs, self.layout)
         return gone, verdicts
 

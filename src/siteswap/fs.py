@@ -462,11 +462,31 @@ class FileSystem:
         """Move within one file system, replacing a file or link at `target`. Atomic, not durable."""
         self._rename(source, target)
 
+    def move_directory(self, source: Path, target: Path) -> bool:
+        """Like `rename`, of a directory; False, and nothing happened, where it cannot be moved.
+
+        On an overlay file system that is so for directories of lower layers (EXDEV, with `redirect_dir`
+        off, as container engines have it).
+        """
+        try:
+            self._rename(source, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
+        return True
+
     def exchange(self, one: Path, other: Path) -> None:
         """Swap what two paths name. Atomic, not durable. Raises SiteswapError where the kernel cannot."""
         try:
             self._exchange(one, other)
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise SiteswapError(
+                    Kind.SYSTEM,
+                    f"{other} lies in a lower layer of an overlay file system, which cannot move it",
+                    hint="make the environment, and remove generations, in the layer where it is made",
+                ) from error
             if error.errno not in (errno.EINVAL, errno.ENOSYS):
                 raise
             raise SiteswapError(

@@ -41,7 +41,8 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
         # makes no older generation look like garbage.
         if kind == "directory" and number > max(known):
             doomed = fs.free_name(layout.staging, f"unpublished-{number}")
-            fs.rename(layout.generation(number).path, doomed)  # V4
+            if not fs.move_directory(layout.generation(number).path, doomed):  # V4
+                fs.remove_tree(layout.generation(number).path)  # half of it is as unpublished as the whole
             removed.append(str(number))
     _clear_creation(fs, layout)  # V6
     return removed + collect.clear(fs, layout)  # V5

@@ -289,7 +289,7 @@ class Repair:
     def _discard(self, found: Examination) -> None:
         """Nothing damaged must be taken for sound later: neither by a recycler nor out of the cache."""
         if self.fs.entry(self.layout.spare) is not None:
-            self.fs.rename(self.layout.spare, self.fs.free_name(self.layout.staging, "spare"))
+            self.fs.move_directory(self.layout.spare, self.fs.free_name(self.layout.staging, "spare"))
         for sha256 in found.spoilt:
             (self.cache or open_cache()).discard(sha256)
             self._say(f"the damaged cache entry {sha256[:12]} was discarded")
