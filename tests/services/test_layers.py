@@ -11,7 +11,12 @@ from pathlib import Path
 import pytest
 
 from conftest import Ran, Siteswap
+from services.serving import until
+from siteswap.fs import FileSystem
 from wheelmaker import wheel
+
+LEASE = ".siteswap/generations/4/.generation/lease"
+"""Of the generation that is current when the layer ends."""
 
 
 class Layers:
@@ -143,3 +148,29 @@ def test_what_a_generation_costs_in_a_layer(layers: Layers, shipped: Path, insta
     print(f"{whole} bytes in the lower layer; above it {first}, then {second}")
     assert first > 0.9 * whole, "docs/services.md says that a copy is to be paid for"
     assert second < 0.2 * whole
+
+
+def test_a_lease_holds_when_its_file_is_copied_up(
+    layers: Layers, siteswap: Siteswap, shipped: Path, install: Siteswap
+) -> None:
+    """A lock taken on a file of a lower layer counts for the copy in the layer on top."""
+    layers.commit()
+    fs, lease = FileSystem(), shipped / LEASE
+    code = "import sys; print('ready', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [shipped / "bin/python", "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as before:
+        assert before.stdout is not None
+        assert before.stdin is not None
+        assert before.stdout.readline() == "ready\n"
+        below = lease.stat()
+        os.utime(lease)
+        copies = list(layers.root.glob("layer1/env/.siteswap/generations/4/.generation/lease"))
+        assert copies, "it was not copied up: nothing was tried"
+        assert fs.lock(lease, make=False) is None, "the lock of a running program was lost"
+        assert lease.stat().st_ino == below.st_ino
+        install("small==3")
+        assert before.pid in {item["pid"] for item in siteswap("ps", "-e", shipped, "--json").json}
+        assert "used by" in siteswap("gc", "-e", shipped, "--keep", "0").ok().out
+        before.stdin.close()
+    until(lambda: fs.lock(lease, make=False) is not None)

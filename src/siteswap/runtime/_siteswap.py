@@ -78,7 +78,7 @@ def _pin() -> None:
     environment, number = found
     prefix = environment + _GENERATIONS + number
     generation = int(number)
-    _hold(descriptor)
+    _hold(descriptor, prefix)
 
 
 def _split(path: str) -> "tuple[str, str] | None":
@@ -175,11 +175,14 @@ def _current(environment: str) -> str:
 _mapping: "Any" = None
 
 
-def _hold(descriptor: int) -> None:
+def _hold(descriptor: int, directory: str) -> None:
     """Move the lease from a descriptor to a mapping of one page, which lasts to the end of the process.
 
     The lock belongs to the open file, and a mapping keeps the file open without a descriptor: it survives
     programs that close all descriptors, follows fork, and ends with exec and exit.
+
+    Not so where file systems are stacked: there a mapping keeps the file below open, and the lock is on the
+    one above. The descriptor stays open then; the mapping is for those who look who uses the generation.
     """
     global _mapping
     try:
@@ -210,7 +213,33 @@ def _hold(descriptor: int) -> None:
         # it owns the number, and would close it when it is freed, by then perhaps somebody else's file. It is
         # never freed.
         os.close(duplicate)
-    os.close(descriptor)
+    if _stacked(directory):
+        os.set_inheritable(descriptor, False)
+    else:
+        os.close(descriptor)
+
+
+def _stacked(directory: str) -> bool:
+    """Whether what is mapped there belongs to another file system (overlay and its kind).
+
+    Asked of a directory, because files there may show the device of the layer that they are in. Most
+    environments lie on a real device, which costs one stat; else the list of mounts is read. Where that
+    cannot be, the answer is yes: what is done then is right everywhere, if more easily closed by a program.
+    """
+    try:
+        device = os.stat(directory).st_dev
+        if os.major(device):
+            return False
+        with open("/proc/self/mountinfo", "rb") as stream:
+            lines = stream.read().split(b"\n")
+    except OSError:
+        return True
+    name = b"%d:%d" % (os.major(device), os.minor(device))
+    for line in lines:
+        words, _, rest = line.partition(b" - ")
+        if words.split(b" ")[2:3] == [name]:
+            return rest.startswith((b"overlay ", b"aufs ", b"fuse"))
+    return False
 
 
 # --- what the process says about itself ---------------------------------------------------------------------
@@ -350,7 +379,7 @@ def also_pin(number: int) -> bool:
         if isinstance(error, BlockingIOError):
             return False
         raise
-    _hold(descriptor)
+    _hold(descriptor, path)
     return True
 
 
