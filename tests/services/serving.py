@@ -133,11 +133,12 @@ class Server:
         port: int = 0,
         *,
         env: Mapping[str, str] | None = None,
+        inherit: bool = True,
         **options: Any,
     ) -> None:
         self.place, self.port, self.log = place, port, place.root / "server.log"
         self._command, self._options = [*map(str, command)], options
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**(os.environ if inherit else {}), **(env or {})}
 
     def __enter__(self) -> Server:
         with self.log.open("ab") as log:
