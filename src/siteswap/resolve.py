@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,10 @@ class Options:
 DEFAULTS = Options()
 
 
+class UnsatisfiableError(SiteswapError):
+    """The resolver found no answer; nothing that it had to get or build was in its way."""
+
+
 def resolve(
     fs: FileSystem,
     scratch: Path,
@@ -56,16 +60,18 @@ def resolve(
     options: Options,
     interpreter: Interpreter,
     base: LockFile,
-    held: Sequence[tuple[Distribution, bytes]],
+    held: Iterable[tuple[Distribution, bytes]],
     staying: Collection[str] = (),
+    limits: Sequence[str] = (),
 ) -> LockFile:
     """A lock of everything that `requirements` need on `interpreter`.
 
     `base` gives the versions to prefer. `held` are the base's distributions with
     their METADATA, offered to the resolver as candidates when it may not ask an
     index, so that what is installed counts as available. Of the names in `staying` what
-    is installed counts for a local directory too, which is not looked at. `scratch` is an
-    empty directory of ours. Raises SiteswapError (requirement) with uv's explanation.
+    is installed counts for a local directory too, which is not looked at. `limits` are lines of
+    constraints besides those of the request. `scratch` is a directory of ours. Raises SiteswapError
+    (requirement) with uv's explanation.
     """
     output = scratch / "pylock.toml"
     if base.data["packages"]:
@@ -76,6 +82,9 @@ def resolve(
     ]  # fmt: skip
     for constraint in request.constraints:
         arguments += ["--constraints", constraint]
+    if limits:
+        fs.write(scratch / "limits.txt", "".join(f"{line}\n" for line in limits).encode())
+        arguments += ["--constraints", scratch / "limits.txt"]
     if options.no_deps:
         arguments.append("--no-deps")
     if options.upgrade:
@@ -83,12 +92,16 @@ def resolve(
     for name in options.upgrade_packages:
         arguments += ["--upgrade-package", name]
     offered = scratch / "held"
-    fs.make_directory(offered)
-    if held and (options.no_index or "--no-index" in request.options):
-        for distribution, metadata in held:
+    fs.make_directory(offered, parents=True)
+    no_index = options.no_index or "--no-index" in request.options
+    if no_index or any(item.place is not None for item in requirements):
+        known = {distribution.name: (distribution, metadata) for distribution, metadata in held}
+    else:
+        known = {}  # nobody asks, and reading it all takes its time
+    if no_index:
+        for distribution, metadata in known.values():
             _offer(fs, offered, distribution, metadata)
         arguments += ["--find-links", offered]
-    known = {distribution.name: (distribution, metadata) for distribution, metadata in held}
     lines = "".join(f"{_line(fs, item, known, offered, staying)}\n" for item in requirements)
     done = uv.run(arguments, stdin=lines, extra=_variables(fs, scratch, requirements))
     if done.status != 0:
@@ -171,7 +184,7 @@ def _refusal(stderr: str, options: Options, message: str, hint: str, what: str =
     detail = uv.explanation(stderr)
     failure = failed_builds.of_resolver(detail, isolated=options.way.python is None)
     if failure is None:
-        return SiteswapError(Kind.REQUIREMENT, message, hint=hint, detail=detail)
+        return UnsatisfiableError(Kind.REQUIREMENT, message, hint=hint, detail=detail)
     told = failure.message.replace("a source", what, 1) if what else failure.message
     return SiteswapError(
         Kind.REQUIREMENT, told, hint=failure.hint, detail=failed_builds.without_advice(detail)

@@ -6,7 +6,7 @@ directory of the transaction's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from siteswap import resolve, wheels
+from siteswap import narrow, resolve, wheels
 from siteswap.assemble import Member
 from siteswap.cache import Cache, Entry
 from siteswap.carry import Base, adjusted
@@ -74,22 +74,21 @@ class Planner:
         if upgrade:
             names = tuple(item.name for item in asked if item.name)
             options = replace(options, upgrade=not names, upgrade_packages=names)
-        base_lock = self._base.preferred_lock()
         self._progress.phase("resolve")
-        held = [(item, self._base.generation.metadata(item)) for item in self._base.distributions]
+        found = self._narrow(asked, wanted, request, options, allow_overlap=allow_overlap)
+        if found is not None:
+            return found
+        base_lock = self._base.preferred_lock()
         if options.no_deps:
-            new = resolve.resolve(
-                self._fs, self._scratch, asked, request, options, self._base.interpreter, base_lock, held
-            )
+            new = self._resolve(asked, request, options, base_lock)
             lock = self._base.generation.lock_file().merged(new)
             resolve.check_hashes(self._artifacts(new), request, self._hashes_required(request, options))
         else:
             # An install leaves what it does not name as it is, unless it upgrades everything.
             staying = set() if options.upgrade else {item.name for item in wanted if item not in asked}
-            lock = resolve.resolve(
-                self._fs, self._scratch, wanted, request, options, self._base.interpreter, base_lock, held,
-                {name for name in staying if name},
-            )  # fmt: skip
+            lock = self._resolve(
+                wanted, request, options, base_lock, staying={name for name in staying if name}
+            )
             mine = lock.only({item.name for item in asked if item.name} | set(request.hashes))
             everything = self._hashes_required(request, options)
             resolve.check_hashes(
@@ -97,15 +96,61 @@ class Planner:
                 request,
                 everything,
             )
-        rebuild = {item.name for item in asked if item.name and _is_local(item)}
         return self._target(
-            lock,
-            wanted,
-            options.found_in(request),
-            allow_overlap=allow_overlap,
-            rebuild=rebuild,
-            refresh=options.upgrade,
+            lock, wanted, options.found_in(request), allow_overlap=allow_overlap,
+            rebuild=_local_names(asked), refresh=options.upgrade,
+        )  # fmt: skip
+
+    def _narrow(
+        self,
+        asked: Sequence[Requirement],
+        wanted: Sequence[Requirement],
+        request: Request,
+        options: resolve.Options,
+        *,
+        allow_overlap: bool,
+    ) -> Target | None:
+        """The same, with only what is asked for resolved; None where that does not do."""
+        base = self._base
+        picky = request.constraints or request.hashes or self._hashes_required(request, options)
+        if picky or options.no_deps or options.upgrade or base.drift or not base.distributions:
+            return None
+        names = {item.name for item in asked if item.name}
+        limits = narrow.constraints(base.distributions, wanted, names, base.interpreter)
+        if limits is None:
+            return None
+        mine = [item for item in wanted if item.name in names]
+        try:
+            new = self._resolve(mine, request, options, base.preferred_lock(), limits=limits)
+        except resolve.UnsatisfiableError:
+            return None  # with all the rest free to move there may be an answer; if not, that one is told
+        lock = narrow.lock_of(base.generation.lock_file(), new, base.distributions, names)
+        target = self._target(
+            lock, wanted, options.found_in(request), allow_overlap=allow_overlap, rebuild=_local_names(asked)
         )
+        after = [member.distribution for member in target.members]
+        gone = narrow.unneeded(base.distributions, after, base.requirements, wanted, base.interpreter)
+        if gone is None:
+            return None
+        members = tuple(member for member in target.members if member.distribution.name not in gone)
+        return replace(target, members=members, lock=lock.only(lock.names - gone))
+
+    def _resolve(
+        self,
+        wanted: Sequence[Requirement],
+        request: Request,
+        options: resolve.Options,
+        preferred: LockFile,
+        *,
+        staying: Collection[str] = (),
+        limits: Sequence[str] = (),
+    ) -> LockFile:
+        base = self._base
+        held = ((item, base.generation.metadata(item)) for item in base.distributions)
+        return resolve.resolve(
+            self._fs, self._scratch, wanted, request, options, base.interpreter, preferred, held,
+            staying, limits,
+        )  # fmt: skip
 
     def uninstall(self, names: Sequence[str]) -> Target:
         """The base without `names` and without what nothing needs any more.
@@ -188,15 +233,9 @@ class Planner:
         asked = self._named(request.requirements, options.found_in(request))
         self._progress.phase("resolve")
         lock = resolve.resolve(
-            self._fs,
-            self._scratch,
-            asked,
-            request,
-            options,
-            self._base.interpreter,
-            self._base.preferred_lock(),
-            (),
-        )
+            self._fs, self._scratch, asked, request, options, self._base.interpreter,
+            self._base.preferred_lock(), (),
+        )  # fmt: skip
         resolve.check_hashes(self._artifacts(lock), request, self._hashes_required(request, options))
         return lock, asked
 
@@ -364,6 +403,7 @@ def asked_in(lock: LockFile) -> list[Requirement] | None:
         ) from error
 
 
-def _is_local(requirement: Requirement) -> bool:
-    specifier = requirement.specifier
-    return specifier is None or (specifier.url or "").startswith("file:")
+def _local_names(asked: Sequence[Requirement]) -> set[str]:
+    """What is built anew each time it is asked for: its content may have changed."""
+    found = {item.name: item.specifier for item in asked if item.name}
+    return {name for name, it in found.items() if it is None or (it.url or "").startswith("file:")}

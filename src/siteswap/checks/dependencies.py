@@ -6,8 +6,8 @@ By PyPA's dependency specifiers and core metadata: what `pip check` says, and no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 
-from packaging.markers import Marker
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -76,6 +76,14 @@ def needed(
     return reached
 
 
+def versions(distributions: Iterable[Distribution], interpreter: Interpreter) -> Iterable[str]:
+    """What their requirements that apply here say of versions, as lines of a constraints file. Pure."""
+    installed = {item.name: item for item in distributions}
+    for _, requirement in _active(installed, interpreter):
+        if requirement.specifier:
+            yield f"{canonicalize_name(requirement.name)}{requirement.specifier}"
+
+
 def declared(item: Distribution) -> set[str]:
     """Names of everything that a distribution may need, whatever the extra or the marker. Pure."""
     found = (_parse(text) for text in item.requires)
@@ -91,37 +99,42 @@ def _active(
     while changed:  # an extra's own requirement may ask for another's extra
         changed = False
         for item in installed.values():
-            for requirement in _requirements(item, frozenset(wanted[item.name]), interpreter):
+            for requirement in _requirements(item, wanted[item.name], interpreter):
                 name = canonicalize_name(requirement.name)
-                extras = set(requirement.extras)
-                if name in wanted and not extras <= wanted[name]:
-                    wanted[name] |= extras
+                if name in wanted and not requirement.extras <= wanted[name]:
+                    wanted[name] |= requirement.extras
                     changed = True
     for item in installed.values():
-        for requirement in _requirements(item, frozenset(wanted[item.name]), interpreter):
+        for requirement in _requirements(item, wanted[item.name], interpreter):
             yield item, requirement
 
 
 def _requirements(
-    item: Distribution, extras: frozenset[str], interpreter: Interpreter
+    item: Distribution, extras: Iterable[str], interpreter: Interpreter
 ) -> Iterable[Requirement]:
+    here = tuple(interpreter.markers.items())
+    asked = ("", *extras)
     for text in item.requires:
         requirement = _parse(text)
-        if requirement is None:
-            continue
-        contexts = [{**interpreter.markers, "extra": extra} for extra in ("", *extras)]
-        if requirement.marker is None or any(_holds(requirement.marker, context) for context in contexts):
+        if requirement is not None and any(_holds(text, (*here, ("extra", extra))) for extra in asked):
             yield requirement
 
 
-def _holds(marker: Marker, context: Mapping[str, str]) -> bool:
+# Large sets are gone through several times a command, and most of what they say they say often.
+@cache
+def _holds(text: str, context: tuple[tuple[str, str], ...]) -> bool:
+    """Whether a requirement's marker, if it has one, says that it counts here."""
+    requirement = _parse(text)
+    assert requirement is not None
     try:
-        return marker.evaluate(dict(context))
+        return requirement.marker is None or requirement.marker.evaluate(dict(context))
     except _NONSENSE:
         return False
 
 
+@cache
 def _parse(text: str) -> Requirement | None:
+    """The requirement, not to be changed: others get the same one. None for nonsense."""
     try:
         return Requirement(text.removeprefix("-e "))
     except _NONSENSE:
