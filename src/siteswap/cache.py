@@ -19,8 +19,6 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import platformdirs
-
 from siteswap.archive import check_path
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import Access, FileSystem, access_of
@@ -207,7 +205,11 @@ def _validate(index: Index, sha256: str) -> None:
 def default_root() -> Path:
     """Where the user's cache is: SITESWAP_CACHE_DIR, else the platform's directory for caches."""
     given = os.environ.get("SITESWAP_CACHE_DIR")
-    return Path(given).absolute() if given else platformdirs.user_cache_path("siteswap")
+    if given:
+        return Path(given).absolute()
+    import platformdirs
+
+    return platformdirs.user_cache_path("siteswap")
 
 
 def open_cache(root: Path | None = None) -> Cache:

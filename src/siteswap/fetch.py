@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -174,6 +173,8 @@ def _pieces(artifact: Artifact, response: Any) -> Iterator[bytes]:
 
 def _new_session() -> Any:
     # Imported here: most commands fetch nothing, and these take longer to import than they run.
+    import ssl
+
     import requests
     import truststore
     from requests.adapters import HTTPAdapter

@@ -22,23 +22,21 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import lzma
 import os
 import signal
 import stat
-import tarfile
-import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from siteswap.archive import ArchiveError, SourceTree, members
 from siteswap.errors import Kind, SiteswapError
+
+if TYPE_CHECKING:
+    import tarfile
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
@@ -252,6 +250,8 @@ class FileSystem:
 
         Others may pass through it by name, not look into it: what is in it says itself who may read it.
         """
+        import tempfile
+
         path = Path(tempfile.mkdtemp(prefix="siteswap-"))
         self._chmod(path, 0o711)
         try:
@@ -261,6 +261,8 @@ class FileSystem:
 
     def directory_until_exit(self) -> Path:
         """A directory of ours alone in the system's place for such, removed when this process ends."""
+        import tempfile
+
         path = Path(tempfile.mkdtemp(prefix="siteswap-"))
         atexit.register(self.remove_tree, path)
         return path
@@ -437,6 +439,11 @@ class FileSystem:
 
         Neither atomic nor durable. Raises SiteswapError (requirement) for what is no safe archive.
         """
+        import lzma
+        import tarfile
+        import zipfile
+        import zlib
+
         try:
             with self.open(archive) as stream:
                 if archive.name.endswith(".zip"):
@@ -813,7 +820,8 @@ class FileSystem:
 
 def _looked_through(tar: tarfile.TarFile, stream: BinaryIO) -> list[tarfile.TarInfo]:
     """The members of a source archive, once all of it is known to be harmless. Raises ArchiveError."""
-    tree, found, before = SourceTree(os.fstat(stream.fileno()).st_size), list[tarfile.TarInfo](), -1
+    tree, before = SourceTree(os.fstat(stream.fileno()).st_size), -1
+    found: list[tarfile.TarInfo] = []
     for member in tar:
         if member.offset <= before or member.size < 0:
             raise ArchiveError("it leads back into itself")  # and `tarfile` would go round for ever

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 
 from siteswap import plan, prefix
@@ -270,6 +269,8 @@ def foreign(dist_info: str, metadata: bytes, record: str) -> Distribution | None
 
     None when the metadata names nothing.
     """
+    from packaging.metadata import parse_email
+
     fields, _ = parse_email(metadata)
     if "name" not in fields or "version" not in fields:
         return None

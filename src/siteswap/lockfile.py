@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-import tomli_w
 from packaging.markers import Environment
 from packaging.pylock import (
     Package,
@@ -131,6 +130,8 @@ class LockFile:
     def text(self) -> str:
         """The lock as a file, with local paths made absolute."""
         data = {**self.data, "packages": [_absolute(item, self.base) for item in self.data["packages"]]}
+        import tomli_w
+
         return tomli_w.dumps(data)
 
     @property

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-from installer.scripts import Script
-
 _KERNEL_LIMIT = 127
 """Bytes of a first line that every kernel still reads whole, `#!` included (BINPRM_BUF_SIZE was 128)."""
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
@@ -32,6 +30,8 @@ def shebang(python: str) -> bytes:
 
 def entry_point(name: str, module: str, attribute: str, section: str, python: str) -> bytes:
     """The program of one entry point (PyPA entry points specification)."""
+    from installer.scripts import Script
+
     _, text = Script(name, module, attribute, "gui" if section == "gui" else "console").generate(
         "/python", "posix"
     )

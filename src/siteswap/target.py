@@ -14,7 +14,7 @@ from packaging.requirements import InvalidRequirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from siteswap import narrow, resolve, wheels
+from siteswap import narrow, resolve
 from siteswap.assemble import Member
 from siteswap.cache import Cache, Entry
 from siteswap.carry import Base, adjusted
@@ -322,6 +322,8 @@ class Planner:
     def _obtain(
         self, artifacts: Sequence[Artifact], options: resolve.Options, rebuild: set[str]
     ) -> dict[str, Entry]:
+        from siteswap import wheels
+
         self._progress.phase("download", len(artifacts))
         return wheels.obtain(
             artifacts,

@@ -25,8 +25,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from siteswap import carry, collect, overlay, process, resolve
+from siteswap import carry, collect, process, resolve
 from siteswap.assemble import Assembler
 from siteswap.cache import Cache
 from siteswap.comparison import Comparison
@@ -53,9 +54,11 @@ from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement
 from siteswap.target import Planner, Target, asked_in
 from siteswap.traces import Traces
-from siteswap.trial import Overlay, Trial, told
 from siteswap.verdict import Check, CheckError, Verdict
 from siteswap.workspace import Workspace
+
+if TYPE_CHECKING:
+    from siteswap.trial import Overlay
 
 
 @dataclass(frozen=True)
@@ -408,6 +411,8 @@ class Transaction:
 
         Returns what each distribution was seen to import.
         """
+        from siteswap.trial import Trial, told
+
         home = self._scratch / "home"
         self._fs.make_directory(home)
         account = account_for(gates.user, self._fs.access)
@@ -466,6 +471,8 @@ class Transaction:
         lock, options = self._target.lock, self._options
 
         def make(requirements: Sequence[str]) -> Path:
+            from siteswap import overlay
+
             return overlay.make(
                 self._fs, self._cache, self._scratch, candidate.manifest.distributions,
                 candidate.interpreter, lock, requirements, options, self._progress,

@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from packaging.metadata import parse_email
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
@@ -133,6 +132,8 @@ _BLANK_LINE = re.compile(rb"\r?\n\r?\n")
 
 def _misnamed(metadata: bytes, item: Distribution) -> list[str]:
     """How METADATA contradicts what its distribution is taken for. Pure."""
+    from packaging.metadata import parse_email
+
     head = _BLANK_LINE.split(metadata, maxsplit=1)[0]  # the rest is a description, long and slow to parse
     fields, _ = parse_email(head + b"\n")
     name, version = fields.get("name"), fields.get("version")

@@ -15,6 +15,10 @@ _LARGEST = 64 << 20
 """Bytes of the largest file that is read whole: beyond, it is not the text that it should be."""
 
 
+class UnreadableError(Exception):
+    """A file that is not the shared library it should be; the message says why."""
+
+
 def rows(generation: Generation, distribution: Distribution) -> list[plan.Row]:
     """The distribution's files; none where its RECORD cannot be read, which the check of files tells."""
     try:
