@@ -294,6 +294,8 @@ class Planner:
         """Whether a local directory is no longer what `held` was built from; never where it is gone."""
         if not self._fs.is_directory(Path(artifact.location)):
             return False
+        from siteswap import wheels
+
         key = wheels.source_key(self._fs, artifact, self._base.interpreter, options.way)
         return self._cache.built(key) != held.key.partition("+")[0]
 

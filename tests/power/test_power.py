@@ -35,7 +35,7 @@ from power.story import STORIES, make_wheels
 pytestmark = pytest.mark.power
 
 STRESS = os.environ.get("SITESWAP_STRESS") == "1"
-CUTS = int(os.environ.get("SITESWAP_POWER_CUTS", "200" if STRESS else "24"))
+CUTS = int(os.environ.get("SITESWAP_POWER_CUTS", "200" if STRESS else "12"))
 INSPECTORS = 2
 
 
