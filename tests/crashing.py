@@ -425,7 +425,8 @@ def leftovers(tree: Tree) -> list[str]:
     number, found = current(tree), []
     published = {item[2] for item in flips(tree)}
     known = {
-        "current", "format", "generations", "history", "lock", "log", "spare", "staging", "tags", "writer"
+        "bin", "current", "format", "generations", "history", "lock", "log", "spare", "staging", "tags",
+        "writer",
     }  # fmt: skip
     tops = {path.split("/")[0] for path in inside(tree, number)}
     for path, thing in tree.items():
@@ -442,6 +443,7 @@ def leftovers(tree: Tree) -> list[str]:
                 inner[0] not in known
                 or (inner[0] == "staging" and len(inner) > 1)
                 or (inner[0] == "log" and len(inner) > 1)
+                or (inner[0] == "bin" and inner[1:] not in ([], ["pip"], ["pip3"]))
                 or (match and match[2] is None and thing[0] == "directory" and int(match[1]) not in published)
             ):
                 found.append(path)

@@ -210,6 +210,20 @@ HABITS: tuple[Habit, ...] = (
         differs="a new environment is empty; `siteswap install` needs no pip in it",
     ),
     Habit(
+        "pip where there is none but another Python's, further on PATH",
+        "PATH=$PWD/other:$PATH\n. .venv/bin/activate\npip install demo || sh -c 'pip3 install demo' || siteswap exec -- pip install demo",
+        files={
+            "other/pip": "#!/bin/sh\necho works on another Python\n",
+            "other/pip3": "#!/bin/sh\necho works on another Python\n",
+        },
+        status=1,
+        plain=False,
+        pip=False,
+        active=False,
+        says=("there is no pip in this environment", "siteswap install NAME", "nothing was changed"),
+        differs="a plain venv without pip (uv makes them so) lets the other pip work on the other Python",
+    ),
+    Habit(
         "python -m ensurepip",
         "python -m ensurepip --upgrade --default-pip >/dev/null\npip --version | cut -d' ' -f1",
         shows=("pip",),

@@ -99,6 +99,7 @@ class Place:
         for path, text in habit.files.items():
             (self.root / path).parent.mkdir(parents=True, exist_ok=True)
             (self.root / path).write_text(text)
+            (self.root / path).chmod(0o755)
 
     def types(self, lines: str) -> Ran:
         """What a shell says to these lines, with the environment active in it."""

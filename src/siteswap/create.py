@@ -24,6 +24,12 @@ from siteswap.version import __version__
 IGNORED = ".gitignore"
 """The file that keeps an environment out of the repository it stands in."""
 
+_STAND_IN = b"""\
+#!/bin/sh
+# Found where the environment is active and has no pip: another one on PATH would work on another Python.
+exec "${0%/*}/../../bin/python" -m pip "$@"
+"""
+
 
 def create(
     path: Path,
@@ -142,6 +148,9 @@ def lay_out(fs: FileSystem, making: Layout, final: Layout) -> None:
         fs.make_directory(path)
     fs.make_directory(making.staging, mode=fs.access.staging)
     _require_capable(fs, making)
+    fs.make_directory(making.stand_ins)
+    for name in ("pip", "pip3"):
+        fs.write(making.stand_ins / name, _STAND_IN, executable=True)
     format_text = json.dumps({"format": FORMAT_VERSION, "path": str(final.root), "created_by": __version__})
     fs.write(making.format, format_text.encode() + b"\n")
 

@@ -553,7 +553,8 @@ class Environment:
             process.keep_across_exec(held.descriptor, lease.DESCRIPTOR)
             env[lease.VARIABLE] = str(where.path)
             bin_directory = where.bin
-        env["PATH"] = os.pathsep.join([str(bin_directory), env.get("PATH", os.defpath)])
+        own = [str(bin_directory), str(self.layout.stand_ins)]
+        env["PATH"] = os.pathsep.join([*own, env.get("PATH", os.defpath)])
         process.become(command, env)
 
     # -- helpers ---------------------------------------------------------------------------------

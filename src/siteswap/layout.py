@@ -191,6 +191,11 @@ class Layout:
         return self.root / "bin"
 
     @property
+    def stand_ins(self) -> Path:
+        """Programs for an active environment that has none of its own by those names."""
+        return self.home / "bin"
+
+    @property
     def python(self) -> Path:
         """The logical interpreter: what shebang lines and `sys.executable` say."""
         return self.bin / "python"

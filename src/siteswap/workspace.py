@@ -111,7 +111,8 @@ class Workspace:
         """
         found = {name: value for name, value in env.items() if name not in _MISLEADING}
         found["VIRTUAL_ENV"] = found["UV_PROJECT_ENVIRONMENT"] = str(self.prefix)
-        found["PATH"] = os.pathsep.join([str(self._where.bin), env.get("PATH", os.defpath)])
+        own = [str(self._where.bin), str(self._layout.stand_ins)]
+        found["PATH"] = os.pathsep.join([*own, env.get("PATH", os.defpath)])
         found[VARIABLE] = str(self.prefix)
         found[BUSY_VARIABLE] = str(self._layout.root)
         return found
