@@ -1,4 +1,4 @@
-"""What people type in a virtual environment, as data; test_habits.py runs it. `python tests/habits.py` makes the page.
+"""What people type in a virtual environment, as data; test_habits.py runs it.
 
 The list was put together from what is asked most about pip, venv and notebooks: how an environment is entered and
 left, how packages get in and out, how programs find the interpreter, what notebooks, test runners and editors do.
@@ -45,6 +45,8 @@ class Habit:
     needs: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     index: bool = False
+    online: bool = False
+    """Whether what is typed asks the index itself; it gets a home directory of its own then."""
     programs: tuple[str, ...] = ()
     since: int = 9
 
@@ -537,65 +539,6 @@ HABITS: tuple[Habit, ...] = (
         index=True,
     ),
     Habit(
-        "mypy, inside and by --python-executable",
-        "mypy typed.py\ndeactivate\n.venv/bin/mypy --python-executable .venv/bin/python typed.py",
-        shows=("Success: no issues found in 1 source file",),
-        needs=("mypy", "iniconfig"),
-        pip=False,
-        files={"typed.py": "import iniconfig\nprint(iniconfig.IniConfig)\n"},
-        index=True,
-    ),
-    Habit(
-        "pip-compile, pip-sync",
-        "pip-compile -q --strip-extras --no-header -o wanted.txt wanted.in\ngrep == wanted.txt\n"
-        "pip install -q demo==1.0\npip-sync -q wanted.txt\npip list --format freeze | grep -e demo -e helper",
-        shows=("demo==2.0", "helper==1.0"),
-        generations=2,
-        needs=("pip-tools",),
-        files={"wanted.in": "demo\n"},
-        index=True,
-    ),
-    Habit(
-        "virtualenv from inside",
-        "virtualenv -q inner && inner/bin/python -c 'import sys; print(sys.prefix)' && grep ^home inner/pyvenv.cfg",
-        shows=("PROJECT/inner",),
-        needs=("virtualenv",),
-        pip=False,
-        index=True,
-    ),
-    Habit(
-        "tox",
-        "tox -q 2>/dev/null | grep -e 2.0",
-        shows=("2.0",),
-        needs=("tox",),
-        pip=False,
-        files={
-            "tox.ini": "[tox]\nskipsdist = true\nenv_list = py\n[testenv]\ndeps = demo\npass_env = PIP_*\ncommands = demo\n"
-        },
-        index=True,
-    ),
-    Habit(
-        "nox",
-        "nox -f tests.py 2>/dev/null | grep 2.0",
-        shows=("2.0",),
-        needs=("nox",),
-        pip=False,
-        files={
-            "tests.py": "import nox\n\n@nox.session(venv_backend='venv')\ndef tests(session):\n"
-            "    session.install('demo')\n    session.run('demo')\n"
-        },
-        index=True,
-    ),
-    Habit(
-        "poetry in the active environment",
-        "poetry env info --path\npoetry run python -c 'import demo; print(demo.__version__)'",
-        shows=("2.0",),
-        needs=("demo", "poetry"),
-        pip=False,
-        files={"pyproject.toml": '[project]\nname = "mine"\nversion = "1.0"\nrequires-python = ">=3.9"\n'},
-        index=True,
-    ),
-    Habit(
         "pip install next to a setuptools with copies of others in it",
         "pip install -q demo\npython -c 'import packaging; print(packaging.__file__.count(\"_vendor\"))'\ndemo",
         shows=("0", "2.0"),
@@ -610,7 +553,7 @@ PAGE = """\
 # What works as before
 
 What people do in a virtual environment today, as the tests run it: in an environment of siteswap and in a plain venv
-beside it. Each line is one test; this page is made of their list (`python tests/habits.py > docs/compatibility.md`), and a
+beside it. Each line is one test; this page is made of their list (`python tests/tools.py > docs/compatibility.md`), and a
 test holds it to that. "A transaction by itself": one generation came of it and what was published before did not change.
 "As before": no generation came of it. "Says what to do": it was refused, and stderr names the way out. Output was
 the same, word for word, wherever the last column does not say otherwise; the path of a generation
@@ -627,18 +570,18 @@ install something without the plain venv beside.
 With tools from the index:
 
 {index}
-"""
+{more}"""
 
 _HEAD = "| habit | typed | what happens | where it differs from a plain venv |\n|---|---|---|---|\n"
 
 
-def page() -> str:
-    """docs/compatibility.md."""
+def page(more: str) -> str:
+    """docs/compatibility.md, with what follows the habits."""
     tables = ["\n".join(habit.row for habit in HABITS if habit.index is index) for index in (False, True)]
     return PAGE.format(
-        own=", ".join(RAN_ON), newest=RAN_ON[-1], offline=_HEAD + tables[0], index=_HEAD + tables[1]
+        own=", ".join(RAN_ON),
+        newest=RAN_ON[-1],
+        offline=_HEAD + tables[0],
+        index=_HEAD + tables[1],
+        more=more,
     )
-
-
-if __name__ == "__main__":
-    print(page(), end="")
