@@ -23,6 +23,7 @@ from disk import Image
 from siteswap import adopt, create
 from siteswap.cache import Cache
 from siteswap.environment import Environment
+from siteswap.errors import SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.gates import Gates
 from siteswap.layout import Number
@@ -34,6 +35,7 @@ Thing = tuple[str, int, bytes]
 Tree = dict[str, Thing]
 
 HOME = "env/.siteswap"
+REMAINS = ".env.siteswap-leaving/.siteswap/"
 OPEN = Gates(enabled=False)
 _LOCKS = {f"{HOME}/writer", f"{HOME}/lock"}
 _OWN_TOP = {".siteswap", "pyvenv.cfg", ".gitignore"}
@@ -97,6 +99,13 @@ class World:
 
     def adopt(self, fs: FileSystem | None = None) -> None:
         adopt.adopt(self.env, command="adopt", gates=lambda _fs, _root: OPEN, fs=fs)
+
+    def unadopt(self, fs: FileSystem | None = None) -> None:
+        try:
+            Environment.unadopt(self.env, lock_timeout=0, fs=fs)
+        except SiteswapError as error:
+            if "already" not in error.message:
+                raise
 
     def sync(self, name: str, fs: FileSystem | None = None, **more: Any) -> None:
         """Make the environment what a lock says; without checks, which are programs of their own."""
@@ -197,6 +206,11 @@ def _one(world: World) -> None:
     world.sync("one")
 
 
+def _beta(world: World) -> None:
+    world.create()
+    world.sync("beta")
+
+
 def _two(world: World) -> None:
     _one(world)
     world.sync("two")
@@ -244,6 +258,7 @@ def _prune(world: World, fs: FileSystem | None) -> None:
 SCENARIOS = [
     Scenario("create", _nothing, lambda world, fs: world.create(fs)),
     Scenario("adopt", _venv, lambda world, fs: world.adopt(fs)),
+    Scenario("unadopt", _beta, lambda world, fs: world.unadopt(fs)),
     Scenario("install", _empty, lambda world, fs: world.sync("one", fs)),
     Scenario("upgrade", _one, lambda world, fs: world.sync("two", fs)),
     Scenario("upgrade, recycled", _with_spare, lambda world, fs: world.sync("one", fs)),
@@ -359,6 +374,9 @@ def check(tree: Tree, truth: Truth, *, reported: bool) -> str:
     """Whether what is on the disk is what any reader may find at any time; says whether it is old or new."""
     number, old, new = current(tree), current(truth.before), current(truth.after)
     check_cache(tree)
+    if number is None and is_plain(truth.after):
+        check_plain(tree, truth)
+        return "new"
     if number is None:
         assert old is None, "[I1] the environment has no current generation"
         assert_same(below_env(tree), below_env(truth.before), "[I1] half an environment")
@@ -374,7 +392,8 @@ def check(tree: Tree, truth: Truth, *, reported: bool) -> str:
             assert_same(inside(tree, other), truth.known[other], f"[I2] [I7] generation {other} has changed")
         if kind == "link":
             assert tree[f"{HOME}/generations/{other}"][2] == b"../current", "[I7] a tombstone leads elsewhere"
-            assert generations(truth.after).get(other) == "link", f"[I7] generation {other} is gone"
+            known = (generations(found).get(other) for found in (truth.before, truth.after))
+            assert "link" in known, f"[I7] generation {other} is gone"
     for other in {*tags(tree).values()}:
         assert generations(tree).get(other) == "directory", "[I7] a tagged generation is gone"
     assert tags(tree) in (tags(truth.before), tags(truth.after)), "tags are neither old nor new"
@@ -388,6 +407,32 @@ def check(tree: Tree, truth: Truth, *, reported: bool) -> str:
     seen = truth.outcome(tree)
     assert seen == "new" or not reported, "[I5] a reported success did not last"
     return seen
+
+
+def is_plain(tree: Tree) -> bool:
+    """Whether a virtual environment without generations stands at the environment's place."""
+    return "env/pyvenv.cfg" in tree and f"{HOME}/format" not in tree
+
+
+def check_plain(tree: Tree, truth: Truth) -> None:
+    """The plain one is whole; as long as the link leads to what it was made from, so is that."""
+    found, wanted = below_env(tree), below_env(truth.after)
+    link = found.pop(HOME, None)
+    wanted.pop(HOME, None)
+    assert_same(found, wanted, "[I1] [I3] the plain virtual environment is not whole")
+    if link is not None:
+        assert link == ("link", 0, b"../.env.siteswap-leaving/.siteswap")
+        were = old_generations(truth.before, f"{HOME}/") or old_generations(truth.before, REMAINS)
+        assert_same(old_generations(tree, REMAINS), were, "[I2] [I7] generations that may be used changed")
+
+
+def old_generations(tree: Tree, home: str) -> Tree:
+    """The generations of an environment, wherever it lies, and what leads to the current one."""
+    return {
+        path[len(home) :]: thing
+        for path, thing in tree.items()
+        if path.startswith((f"{home}generations/", f"{home}current"))
+    }
 
 
 def below_env(tree: Tree) -> Tree:
@@ -425,7 +470,8 @@ def leftovers(tree: Tree) -> list[str]:
     number, found = current(tree), []
     published = {item[2] for item in flips(tree)}
     known = {
-        "bin", "current", "format", "generations", "history", "lock", "log", "spare", "staging", "tags",
+        "adopted", "bin", "current", "format", "generations", "history", "lock", "log", "spare", "staging",
+        "tags",
         "writer",
     }  # fmt: skip
     tops = {path.split("/")[0] for path in inside(tree, number)}
@@ -434,7 +480,7 @@ def leftovers(tree: Tree) -> list[str]:
         if len(parts) == 1 and path not in ("env", "cache"):
             found.append(path)
         elif parts[0] == "env" and len(parts) == 2:
-            if parts[1] not in _OWN_TOP and parts[1] not in tops:
+            if number is not None and parts[1] not in _OWN_TOP and parts[1] not in tops:
                 found.append(path)
         elif path.startswith(f"{HOME}/"):
             inner = parts[2:]
@@ -454,9 +500,10 @@ def recovery_key(tree: Tree) -> bytes:
     """Tells apart what recovery could treat differently: garbage counts by its top name only."""
     hasher = hashlib.sha256()
     published = {item[2] for item in flips(tree)}
+    beside = "creating" if HOME in tree and tree[HOME][0] == "link" else "(creating|leaving)"
     for path in sorted(tree):
         match = _NUMBERED.match(path)
-        garbage = re.match(rf"({HOME}/staging|cache/incoming|\.env\.siteswap-creating)/.+/", path)
+        garbage = re.match(rf"({HOME}/staging|cache/incoming|\.env\.siteswap-{beside})/.+/", path)
         if path in _LOCKS or garbage or (match and match[2] and int(match[1]) not in published):
             continue
         kind, mode, content = tree[path]

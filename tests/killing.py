@@ -24,6 +24,10 @@ WRAPPED = ("barrier", "sync_directory", "exchange")
 """Methods of the port that no audit event announces; they count before and after."""
 
 
+GRACE = "KILLING_GRACE_SECONDS"
+"""A variable that gives the command another time of grace for programs that are just starting."""
+
+
 @dataclass(frozen=True)
 class Killed:
     """How a command ended that was sent a signal."""
@@ -95,10 +99,11 @@ class _Counter:
 
 def main() -> int:
     """The command's own process."""
-    from siteswap import cli
+    from siteswap import cli, collect
     from siteswap.fs import FileSystem
 
     sys.dont_write_bytecode = True  # siteswap's own byte-code is no part of what it does
+    collect.GRACE_SECONDS = float(os.environ.get(GRACE, collect.GRACE_SECONDS))
     at, number, telling = map(int, sys.argv[1:4])
     counter = _Counter(at, number)
     for name in WRAPPED:

@@ -67,6 +67,8 @@ WITHOUT_RECOVERY = ("rollback", "tag", "untag", "drop from the cache", "prune th
 """They do not take the writer lock, so they leave the clearing to the next command that does."""
 MAKING = ("create", "adopt")
 """They work beside the place of the environment, where there is none of ours yet."""
+BESIDE = (*MAKING, "unadopt")
+"""They make what they make beside the environment's place, and change what stands there by one rename."""
 ERRORS = ("ENOSPC", "EIO", "EDQUOT", "EROFS", "EMFILE")
 
 
@@ -136,7 +138,10 @@ class Run:
 
     def go_on(self, outcome: str, following: str, fs: FileSystem | None = None) -> None:
         """The next command: the same again, or one that only clears."""
-        if self.scenario.name in MAKING and outcome == "old":
+        none = (self.scenario.name == "unadopt") == (
+            outcome == "new"
+        )  # there is no environment to look after
+        if none and self.scenario.name in BESIDE:
             self.scenario.command(self.world, fs)
         elif following == "again" and outcome == "old":
             self.scenario.command(self.world, fs)
@@ -388,11 +393,11 @@ def fail(run: Run, fault: Failure) -> str:
         assert fs.held() == [], "a lock is held on"
         judge(run, fs, world.look(), ended == "refused", fault.lasting)
         seen = run.truth.outcome(world.look())
-        if ended == "refused" and scenario.flips and scenario.name not in MAKING and seen == "new":
+        if ended == "refused" and scenario.flips and scenario.name not in BESIDE and seen == "new":
             assert "as current for good" in said, "[I5] it does not say that the new is there"
     except AssertionError as error:
         raise AssertionError(f"{place}, {ended}: {error}") from error
-    if current(world.look()) is not None or scenario.name in MAKING:
+    if current(world.look()) is not None or scenario.name in BESIDE:
         try:
             run.go_on(seen, "again")
             check_recovered(run, world.look(), seen, "again")
@@ -571,6 +576,24 @@ def _unsynced_beside(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(FileSystem, "sync_directory", trusting)
 
 
+def _link_last(patch: pytest.MonkeyPatch) -> None:
+    unlink, remove, kept = FileSystem.unlink, FileSystem.remove_tree, list[Path]()
+
+    def keep(fs: FileSystem, path: Path) -> None:
+        if path.name == ".siteswap":
+            kept.append(path)
+        else:
+            unlink(fs, path)
+
+    def then(fs: FileSystem, path: Path) -> None:
+        remove(fs, path)
+        while kept:
+            unlink(fs, kept.pop())
+
+    patch.setattr(FileSystem, "unlink", keep)
+    patch.setattr(FileSystem, "remove_tree", then)
+
+
 def _lock_file_first(patch: pytest.MonkeyPatch) -> None:
     remove = FileSystem.remove_tree
 
@@ -580,6 +603,12 @@ def _lock_file_first(patch: pytest.MonkeyPatch) -> None:
         remove(fs, path)
 
     patch.setattr(FileSystem, "remove_tree", after_the_lock)
+
+
+def from_the_barrier(run: Run) -> None:
+    """Every state since shortly before the commit point of what is made beside the environment."""
+    run.begun = run.count * 2 // 5
+    explore(run, 5)
 
 
 def every_second(run: Run) -> None:
@@ -642,6 +671,36 @@ MUTANTS = [
         how=after_the_exchange,
     ),
     Mutant("the lock file gone first", "adopt", r"\[I9\]", patch=_lock_file_first),
+    Mutant("no barrier", "unadopt", r"\[I3\]", (r"syncfs .*-leaving$",), how=from_the_barrier),
+    Mutant(
+        "the old removed before the new lasts",
+        "unadopt",
+        r"\[I[1379]\]",
+        (r"fsync directory .*/work$",),
+        how=from_the_barrier,
+    ),
+    Mutant(
+        "two renames for an exchange",
+        "unadopt",
+        r"\[I1\]",
+        patch=_exchanged_in_two_steps,
+        how=from_the_barrier,
+    ),
+    Mutant("an exchange not undone", "unadopt", r"\[I[257]\]", patch=_exchange_not_undone, how=all_errors),
+    Mutant(
+        "generations gone before the way to them",
+        "unadopt",
+        r"\[I7\]",
+        patch=_link_last,
+        how=from_the_barrier,
+    ),
+    Mutant(
+        "the way to generations not durably gone",
+        "unadopt",
+        r"\[I7\]",
+        (r"fsync directory .*/env$",),
+        how=from_the_barrier,
+    ),
     Mutant("a lock held on", "tag", "lock is held on|being changed by", patch=_lock_held, how=all_errors),
 ]
 

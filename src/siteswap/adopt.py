@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from siteswap import create, flip, interpreter, lease, opening, process, venv
+from siteswap import create, flip, interpreter, lease, opening, plan, process, remains, venv
 from siteswap.assemble import Assembler, Member
 from siteswap.cache import open_cache
 from siteswap.checks import dependencies
@@ -24,7 +24,7 @@ from siteswap.generation import Generation
 from siteswap.inspection import Inspection
 from siteswap.intake import Content, Intake, Sight, changing
 from siteswap.launcher import binary
-from siteswap.layout import Layout, Number
+from siteswap.layout import SETTINGS, Layout, Number
 from siteswap.lockfile import EMPTY
 from siteswap.manifest import Distribution, Interpreter, Manifest
 from siteswap.progress import Progress
@@ -132,6 +132,7 @@ class _Adoption:
         verdict = self._try(first, wanted, strict)  # A6
         checked = "passed" if verdict is not None and verdict.passed else "skipped"
         first = Generation(fs, first.layout, replace(first.manifest, checked=checked))
+        self._keep(sight)
         for name in venv.AT_THE_TOP:
             if fs.entry(self._final.root / name) is not None:
                 fs.copy_tree(self._final.root / name, making.root / name)
@@ -165,6 +166,21 @@ class _Adoption:
             # The lock's file is what leads recovery here: it goes when the rest is gone for good.
             self._fs.sync_directory(self._final.root.parent)
             self._fs.unlink(self._final.creating_lock)
+
+    def _keep(self, sight: Sight) -> None:
+        """Keep the maker's own files for the way back, but for a copy of the interpreter."""
+        fs, old, kept = self._fs, self._final.root, self._making.adopted
+        own = [
+            path
+            for path in sight
+            if venv.is_makers(path, self._python)
+            and path not in (".lock", "lib64", SETTINGS)
+            and not (fs.is_program(old / path) and fs.read_link(old / path) is None)
+        ]
+        fs.make_directory(kept)
+        fs.make_directories(kept, plan.directories_of(own))
+        for path in own:
+            fs.copy_tree(old / path, kept / path)
 
     def _assemble(self, intake: Intake, copy: Path) -> tuple[Content, Generation]:
         fs = self._fs
@@ -226,24 +242,18 @@ class _Adoption:
 
     def _exchange(self, intake: Intake, sight: Sight) -> None:
         """The commit point, and what makes it last. Raises SiteswapError, OSError: then it is as it was."""
-        fs, old, new = self._fs, self._final.root, self._making.root
-        _require_same(old, sight, intake.look())
-        fs.exchange(new, old)  # A8
+        fs, final = self._fs, self._final
+
+        def unchanged(place: Layout) -> None:
+            now = intake.look(place.root)
+            for path in sight.keys() | now.keys():
+                if sight.get(path) != now.get(path):
+                    raise changing(final.root, path)
+
         try:
-            # Once more: nobody can come to the old files by their names any more.
-            _require_same(old, sight, intake.look(new))
-            fs.sync_directory(old.parent)  # A9
-        except BaseException as error:
-            try:
-                fs.exchange(new, old)
-                fs.sync_directory(old.parent)
-            except OSError:
-                self._stuck = True  # the disk may have either at either place: neither may go
-                raise SiteswapError(
-                    Kind.SYSTEM,
-                    f"the disk does not say which of {old} and {new} lasts at which place: {error}",
-                    hint="both are whole; see to the disk, then look at both",
-                ) from error
+            create.exchange(fs, self._making, final, unchanged)
+        except create.StuckError:
+            self._stuck = True
             raise
 
     def _note(self, text: str) -> None:
@@ -278,12 +288,6 @@ def programs(layout: Layout) -> list[lease.User]:
     )
 
 
-def _require_same(root: Path, before: Sight, now: Sight) -> None:
-    for path in before.keys() | now.keys():
-        if before.get(path) != now.get(path):
-            raise changing(root, path)
-
-
 def _require_adoptable(fs: FileSystem, final: Layout, path: Path) -> None:
     """Refuse what is no virtual environment, or not ours to change; nothing is made before."""
     opening.require_trusted(fs, final)
@@ -292,7 +296,7 @@ def _require_adoptable(fs: FileSystem, final: Layout, path: Path) -> None:
         raise SiteswapError(
             Kind.USAGE, f"there is no virtual environment at {path}", hint="siteswap create makes a new one"
         )
-    if fs.entry(final.home) is not None:
+    if fs.entry(final.home) is not None and not remains.left(fs, final):
         raise SiteswapError(
             Kind.USAGE, f"{root} is an environment of siteswap already", hint="siteswap list -e ENV"
         )

@@ -9,9 +9,10 @@ import contextlib
 import json
 import os
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
-from siteswap import flip, interpreter, opening
+from siteswap import flip, interpreter, opening, remains
 from siteswap.assemble import Assembler
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, Lock
@@ -84,7 +85,7 @@ def create(
 def hold(fs: FileSystem, final: Layout) -> Lock:
     """The lock of whoever makes an environment for that place. Raises SiteswapError (busy, system)."""
     making, lock_path = Layout(final.creating), final.creating_lock
-    _require_ours(fs, lock_path, making.root)
+    _require_ours(fs, lock_path, making.root, final.leaving)
     busy = SiteswapError(Kind.BUSY, f"another command is creating {final.root}", hint="wait for it to end")
     try:
         lock = fs.lock(lock_path)
@@ -106,11 +107,50 @@ def hold(fs: FileSystem, final: Layout) -> Lock:
 
 
 def clear(fs: FileSystem, final: Layout) -> None:
-    """Remove what a crash left at the place where environments are made. Its lock is held."""
+    """Remove what a crash left at the places where environments are made. Their lock is held.
+
+    Raises SiteswapError (busy) while programs use what `unadopt` left.
+    """
     if fs.entry(final.creating) is not None:
         # An exchange (A8) may not be durable yet, and what it put there is still the environment on the disk.
         fs.sync_directory(final.root.parent)
         fs.remove_tree(final.creating)
+    stays = remains.clear(fs, final)
+    if stays:
+        raise SiteswapError(
+            Kind.BUSY,
+            f"programs still run in generations that {final.root} once had: {stays[0]}",
+            hint="end them, then try again",
+        )
+
+
+class StuckError(SiteswapError):
+    """Two directories were exchanged and the disk says no more which of them lasts where: neither may go."""
+
+
+def exchange(fs: FileSystem, new: Layout, final: Layout, unchanged: Callable[[Layout], None]) -> None:
+    """The commit point of what takes a place that is taken: atomic, and durable on return.
+
+    `unchanged` raises where what stands at that layout's place is no longer what `new` was made from; it is
+    asked before, and of the old one after. Raises SiteswapError, OSError: it is as it was; and StuckError.
+    """
+    unchanged(final)
+    fs.exchange(new.root, final.root)  # A8, U5
+    try:
+        # Once more: nobody can come to the old files by their names any more.
+        unchanged(new)
+        fs.sync_directory(final.root.parent)  # A9, U6
+    except BaseException as error:
+        try:
+            fs.exchange(new.root, final.root)
+            fs.sync_directory(final.root.parent)
+        except OSError:
+            raise StuckError(
+                Kind.SYSTEM,
+                f"the disk does not say which of {new.root} and {final.root} lasts at which place: {error}",
+                hint="both are whole; see to the disk, then look at both",
+            ) from error
+        raise
 
 
 def _make(

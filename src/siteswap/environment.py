@@ -24,8 +24,10 @@ from siteswap import (
     log,
     opening,
     process,
+    remains,
     resolve,
     settings,
+    unadopt,
 )
 from siteswap.cache import Cache, open_cache
 from siteswap.errors import REPAIR_HINT, Kind, SiteswapError
@@ -149,6 +151,42 @@ class Environment:
             Path(path), command=command, gates=gates, strict=strict, dry_run=dry_run, progress=progress
         )
 
+    @staticmethod
+    def unadopt(
+        path: Path | str,
+        *,
+        drop_tags: bool = False,
+        dry_run: bool = False,
+        command: str = "",
+        progress: Progress | None = None,
+        lock_timeout: float | None = None,
+        fs: FileSystem | None = None,
+    ) -> unadopt.Unadopted:
+        """Make an environment a plain virtual environment again, at the same path: atomic, durable on return.
+
+        What the current generation holds stays, the others and the tags are given up. Programs that run keep
+        their generation: it stays beside until this is called again after they have ended. On any exception
+        it is as it was. `fs` makes files with its access. Raises SiteswapError: usage where there are tags
+        (without `drop_tags`) or no environment, busy when it changes meanwhile.
+        """
+        opening.require_linux()
+        final = opening.located(FileSystem(), Path(path))
+        if remains.is_plain(FileSystem(), final):
+            opening.require_trusted(FileSystem(), final)
+            return unadopt.finish(fs or FileSystem(access_of(final.root)), final)
+        found = Environment.open(path, progress=progress, lock_timeout=lock_timeout)
+        fs = fs or found.fs
+        found.require_changeable()
+        return unadopt.unadopt(
+            fs,
+            found.layout,
+            Waiting(fs, found.layout, found.progress, lock_timeout, command),
+            found.tags(),
+            drop_tags=drop_tags,
+            dry_run=dry_run,
+            progress=found.progress,
+        )
+
     # -- reading ---------------------------------------------------------------------------------
 
     @property
@@ -235,13 +273,7 @@ class Environment:
         Raises SiteswapError: busy when the lock is not free in time, system
         when this user may not write here.
         """
-        opening.require_writable(self.fs, self.layout)
-        if os.environ.get(BUSY_VARIABLE) == str(self.layout.root):
-            raise SiteswapError(
-                Kind.USAGE,
-                f"{self.layout.root} is being changed by the siteswap exec that this runs in",
-                hint="end that command first; inside it, other installers change the environment",
-            )
+        self.require_changeable()
         waiting = self._waiting(command)
         writer = waiting.writer()
         try:
@@ -259,6 +291,16 @@ class Environment:
         except BaseException:
             writer.release()
             raise
+
+    def require_changeable(self) -> None:
+        """Raises SiteswapError: system when this user may not write here, usage inside of `exec`."""
+        opening.require_writable(self.fs, self.layout)
+        if os.environ.get(BUSY_VARIABLE) == str(self.layout.root):
+            raise SiteswapError(
+                Kind.USAGE,
+                f"{self.layout.root} is being changed by the siteswap exec that this runs in",
+                hint="end that command first; inside it, other installers change the environment",
+            )
 
     def install(
         self,

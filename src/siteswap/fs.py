@@ -138,6 +138,16 @@ class FileSystem:
         """The content of a file as UTF-8."""
         return self.read(path, pipes=pipes).decode("utf-8")
 
+    def holds(self, path: Path, needle: bytes) -> bool:
+        """Whether these bytes are somewhere in a file, of which little is in memory at a time."""
+        tail = b""
+        with self.open(path) as stream:
+            while chunk := stream.read(_COPY_CHUNK):
+                if needle in tail + chunk:
+                    return True
+                tail = chunk[-len(needle) :]
+        return False
+
     def open(self, path: Path) -> BinaryIO:
         """A file opened for reading. Anything but a file is an OSError, at once."""
         return open(path, "rb", opener=_open_file)
@@ -237,6 +247,10 @@ class FileSystem:
         """Inode and change time (ns) of files below `root`: nobody can write to one and keep both."""
         found = (os.lstat(f"{root}/{path}") for path in paths)
         return [(item.st_ino, item.st_ctime_ns) for item in found]
+
+    def age(self, path: Path) -> float:
+        """Seconds since something was last made, renamed or exchanged."""
+        return (time.time_ns() - os.lstat(path).st_ctime_ns) / 1e9
 
     def free_name(self, directory: Path, stem: str) -> Path:
         """A path in `directory` that nothing uses: pid and time make it ours."""

@@ -15,10 +15,13 @@ ENV/.siteswap/damaged              generations that could not be repaired
 ENV/.siteswap/log/                 output of the checks of the last transactions
 ENV/.siteswap/writer               lock of whoever builds a candidate
 ENV/.siteswap/lock                 lock of whoever flips or detaches
+ENV/.siteswap/adopted/             what the maker of an adopted virtual environment had put there itself
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,9 +114,27 @@ class Layout:
         return self.creating.with_name(f"{self.creating.name}.lock")
 
     @property
+    def leaving(self) -> Path:
+        """Where a plain virtual environment is made out of it, and where its generations stay after that."""
+        name, digest = self.root.name, hashlib.sha256(os.fsencode(self.root.name)).hexdigest()
+        # Generations may stay there for long: so two long names must not come to one place.
+        short = name if len(name) <= 40 else f"{name[:31]}-{digest[:8]}"
+        return self.root.parent / f".{short}.siteswap-leaving"
+
+    @property
+    def left_target(self) -> str:
+        """What the link at `home` says while programs go on in generations that were left: there they are."""
+        return f"../{self.leaving.name}/.siteswap"
+
+    @property
     def home(self) -> Path:
         """Everything that is siteswap's own."""
         return self.root / ".siteswap"
+
+    @property
+    def adopted(self) -> Path:
+        """What the maker of an adopted virtual environment had put there itself, for `unadopt`."""
+        return self.home / "adopted"
 
     @property
     def config(self) -> Path:

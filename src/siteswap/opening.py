@@ -33,6 +33,7 @@ def find(path: Path) -> Layout:
         if fs.entry(layout.home) is None:
             raise _not_ours(fs, path, layout)
         require_trusted(fs, layout)
+        require_not_left(fs, layout)
         text = fs.read_text(layout.format)
     except (FileNotFoundError, NotADirectoryError):
         raise _not_ours(fs, path, layout) from None
@@ -81,8 +82,10 @@ def require_trusted(fs: FileSystem, layout: Layout) -> None:
     if _is_named(fs, layout):
         return
     home = fs.entry(layout.home)
-    why = weakness(fs, (layout.root, layout.home), layout.root.parents)
-    if why is None and home is not None and home.kind != "directory":
+    left = fs.read_link(layout.home) == layout.left_target  # there it leads to where `leaving` is
+    places = (layout.root, layout.home, *([layout.leaving] if left else []))
+    why = weakness(fs, places, layout.root.parents)
+    if why is None and home is not None and home.kind != "directory" and not left:
         why = f"{layout.home} is no directory"
     if why is not None:
         raise SiteswapError(
@@ -90,6 +93,27 @@ def require_trusted(fs: FileSystem, layout: Layout) -> None:
             f"{layout.root} is not trusted: {why}",
             hint=f"if whoever can change it may have anything run as you: "
             f"{TRUST}={shlex.quote(str(layout.root))} siteswap …",
+        )
+
+
+def require_not_left(fs: FileSystem, layout: Layout) -> None:
+    """Raises SiteswapError (usage) for a plain virtual environment whose generations are still there."""
+    if fs.read_link(layout.home) is not None:
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{layout.root} is a plain virtual environment again; programs may still run in its generations",
+            hint=f"siteswap unadopt {shlex.quote(str(layout.root))} removes these when they have ended",
+        )
+
+
+def require_environment(fs: FileSystem, layout: Layout) -> None:
+    """Raises SiteswapError (usage) for what was an environment, and is a plain virtual environment by now."""
+    require_not_left(fs, layout)
+    if fs.entry(layout.home) is None:
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{layout.root} is no environment any more",
+            hint="siteswap adopt makes a virtual environment one",
         )
 
 
@@ -121,6 +145,7 @@ def require_writable(fs: FileSystem, layout: Layout) -> None:
     Nor may a siteswap that imports from it [I10].
     """
     require_outside(fs, layout)
+    require_environment(fs, layout)
     if fs.may_write(layout.home):
         return
     if os.geteuid() not in (0, fs.access.uid):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from siteswap import collect
+from siteswap import collect, remains
 from siteswap.errors import SiteswapError
 from siteswap.flip import FlipLock, history, published, unlink_top_level
 from siteswap.fs import FileSystem
@@ -49,13 +49,17 @@ def recover(fs: FileSystem, layout: Layout, flip_lock: FlipLock) -> list[str]:
 
 
 def _clear_creation(fs: FileSystem, layout: Layout) -> None:
-    """Remove what `create` or `adopt` left beside the environment, killed after its commit."""
+    """Remove what `create`, `adopt` or `unadopt` left beside the environment, killed after its commit."""
+    # The lock's file leads to what `create` and `adopt` make; what `unadopt` makes has a name of its own.
     found = fs.entry(layout.creating_lock)
-    if found is None or found.uid != fs.access.uid:
-        return  # nothing, or somebody else's who may write there
+    leaving = fs.entry(layout.leaving)
+    if any(item is not None and item.uid != fs.access.uid for item in (found, leaving)):
+        return  # somebody else's who may write there
+    if found is None and leaving is None:
+        return
     # The directory beside is not ours: what may not be removed there, or has no lock, stays.
     with contextlib.suppress(OSError, SiteswapError):
-        lock = fs.lock(layout.creating_lock, make=False)
+        lock = fs.lock(layout.creating_lock, make=found is None)
         if lock is None:
             return  # long names share their beginning: another environment is being created
         with lock:
@@ -64,4 +68,5 @@ def _clear_creation(fs: FileSystem, layout: Layout) -> None:
                 # What `adopt` exchanged must be so for good before what it put there is touched.
                 fs.sync_directory(layout.root.parent)
                 fs.remove_tree(layout.creating)
+                remains.clear(fs, layout)
                 fs.unlink(layout.creating_lock)

@@ -6,11 +6,14 @@ same in every generation; the launcher ties what runs to one.
 
 from __future__ import annotations
 
+import os
 import re
 
 _KERNEL_LIMIT = 127
 """Bytes of a first line that every kernel still reads whole, `#!` included (BINPRM_BUF_SIZE was 128)."""
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
+_THROUGH_SH = re.compile(rb"#!/bin/sh\n(?P<coding>[ \t\f]*#[^\n]*\n)?(?P<exec>'''exec' [^\n]*\n)' '''\n")
+_OPTIONS = re.compile(rb"(-[A-Za-z]+)?\Z")
 _PLAIN = re.compile(rb"[^\s\\'\"]+\Z")
 
 
@@ -48,3 +51,32 @@ def rewritten(content: bytes, python: str) -> bytes | None:
         coding, _, rest = rest.partition(b"\n")
         first = first.replace(b"\n", b"\n" + coding.rstrip(b"\r") + b"\n", 1)
     return first + rest
+
+
+def relocatable(content: bytes, root: str) -> bytes | None:
+    """A script that runs with the interpreter of the environment at `root`, made to run with that beside it.
+
+    Whoever wrote its first lines; None for what is no such script. It needs /bin/sh, dirname and realpath.
+    """
+    place = re.escape(os.fsencode(f"{root}/bin/python"))
+    found = re.match(rb"#![ \t]*" + place + rb"[0-9.]*t?(?:[ \t]+([^\r\n]*?))?[ \t]*\r?\n", content)
+    coding, options = b"", b""
+    if found:
+        options = found[1] or b""
+        if not _OPTIONS.match(options):
+            return None
+    else:
+        found = _THROUGH_SH.match(content)
+        own = shebang(f"{root}/bin/python").splitlines(keepends=True)[1:2]
+        if not found or (
+            found["exec"] not in own and not re.search(place + rb"[0-9.]*t?['\" ]", found["exec"])
+        ):
+            return None
+        coding = found["coding"] or b""
+    rest = content[found.end() :]
+    if not coding and _CODING.match(rest):
+        # As above: the second line is the last one in which Python looks for it.
+        coding, _, rest = rest.partition(b"\n")
+        coding = coding.rstrip(b"\r") + b"\n"
+    here = b'"$(dirname -- "$(realpath -- "$0")")"/\'python\'' + (b" " + options if options else b"")
+    return b"#!/bin/sh\n" + coding + b"'''exec' " + here + b" \"$0\" \"$@\"\n' '''\n" + rest

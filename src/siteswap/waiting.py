@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from siteswap import opening
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, Lock
 from siteswap.layout import Layout
@@ -38,8 +39,18 @@ class Waiting:
         begun = time.monotonic()
         told = ""
         while True:
-            lock = self.fs.lock(path)
+            try:
+                lock = self.fs.lock(path)
+            except FileNotFoundError:
+                opening.require_environment(self.fs, self.layout)
+                raise
             if lock is not None:
+                try:
+                    # While we waited it may have become a plain virtual environment, all this elsewhere.
+                    opening.require_environment(self.fs, self.layout)
+                except BaseException:
+                    lock.release()
+                    raise
                 # For those who wait, no more: a full disk must not stop a command that may make room.
                 with contextlib.suppress(OSError):
                     self.fs.note(lock, f"PID {os.getpid()} siteswap {self.command}".rstrip())

@@ -7,6 +7,25 @@ import shlex
 from collections.abc import Callable
 from importlib import resources
 
+_HERE = """"$(
+    if [ -n "${BASH_VERSION-}" ]; then
+        here=$BASH_SOURCE
+    elif [ -n "${ZSH_VERSION-}" ]; then
+        here=${(%):-%x}
+    elif [ -n "${KSH_VERSION-}" ]; then
+        here=${.sh.file}
+    else
+        exit 1
+    fi
+    realpath -- "$(dirname -- "$here")/.."
+)"
+if [ -z "$VIRTUAL_ENV" ]; then
+    echo 'activate: this shell does not say where a script is that it reads: use bash, zsh, ksh or fish' >&2
+    unset VIRTUAL_ENV
+    return 1
+fi"""
+"""For sh: the directory above the script's own, whatever that is by now."""
+
 
 def scripts(environment: str, prompt: str) -> dict[str, str]:
     """Name and text of each activate script for the environment at that absolute path."""
@@ -18,6 +37,30 @@ def scripts(environment: str, prompt: str) -> dict[str, str]:
 
     quotes = {"activate": shlex.quote, "activate.fish": _fish, "activate.csh": _csh}
     return {name: filled(name, quote) for name, quote in quotes.items()}
+
+
+def plain(environment: str, prompt: str) -> dict[str, str]:
+    """The same for a virtual environment that siteswap has nothing to do with."""
+    return {name: _plain(text) for name, text in scripts(environment, prompt).items()}
+
+
+def relocatable(prompt: str | None) -> dict[str, str]:
+    """The same for one that may be moved: each asks its shell where it is. csh cannot tell, and has none."""
+    values = {
+        "activate": (_HERE, shlex.quote(prompt) if prompt else '"${VIRTUAL_ENV##*/}"'),
+        "activate.fish": (
+            "(realpath (dirname (status filename))/..)",
+            _fish(prompt) if prompt else '(basename "$VIRTUAL_ENV")',
+        ),
+    }
+    return {
+        name: _plain(_template(name).replace("@ENVIRONMENT@", where).replace("@PROMPT@", shown))
+        for name, (where, shown) in values.items()
+    }
+
+
+def _plain(text: str) -> str:
+    return text.replace("_SITESWAP_OLD_", "_OLD_VIRTUAL_").replace("_siteswap_old_", "_old_virtual_")
 
 
 def _template(name: str) -> str:

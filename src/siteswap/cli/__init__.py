@@ -71,7 +71,7 @@ def _hand_over(chosen: argparse.Namespace, words: Sequence[str]) -> None:
 
     fs = FileSystem()
     layout = opening.located(fs, place(chosen))
-    if chosen.verb not in ("create", "adopt") and fs.entry(layout.home) is None:
+    if chosen.verb not in ("create", "adopt", "unadopt") and fs.entry(layout.home) is None:
         return  # there is none, as we shall say
     owner = opening.maker(fs, layout)
     if not owner:

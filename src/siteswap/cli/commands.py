@@ -95,6 +95,23 @@ def _adopt(chosen: argparse.Namespace) -> None:
         print(render.adopted_text(adopted))
 
 
+def _unadopt(chosen: argparse.Namespace) -> None:
+    came = Environment.unadopt(
+        chosen.env,
+        drop_tags=chosen.drop_tags,
+        dry_run=chosen.dry_run,
+        command=chosen.typed,
+        progress=chosen.view,
+        lock_timeout=chosen.lock_timeout,
+    )
+    chosen.done = came.done
+    chosen.view.stop()
+    if chosen.json:
+        _print_json(render.unadopted_json(came))
+    else:
+        print(render.unadopted_text(came))
+
+
 def _install(chosen: argparse.Namespace) -> None:
     environment, fs = _open(chosen), FileSystem()
     request = Request(
@@ -586,6 +603,7 @@ def _print_json(value: Any) -> None:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "create": _create,
     "adopt": _adopt,
+    "unadopt": _unadopt,
     "install": _install,
     "uninstall": _uninstall,
     "sync": _sync,

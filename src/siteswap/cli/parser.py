@@ -23,6 +23,7 @@ def build() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     _create(verbs)
     _adopt(verbs)
+    _unadopt(verbs)
     _install(verbs)
     _uninstall(verbs)
     _sync(verbs)
@@ -183,6 +184,21 @@ def _adopt(verbs: _Verbs) -> None:
     verb.add_argument("--no-check", action="store_true", help="without trying what is in it")
     verb.add_argument("--dry-run", action="store_true", help="say what would be taken in, change nothing")
     verb.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+
+
+def _unadopt(verbs: _Verbs) -> None:
+    verb = _verb(
+        verbs, "unadopt", "make an environment a plain virtual environment again, at the same path",
+        "siteswap unadopt .venv", env=False,
+    )  # fmt: skip
+    verb.add_argument("env", nargs="?", default=".venv", metavar="ENV", help="which (default: .venv)")
+    verb.add_argument(
+        "--drop-tags",
+        action="store_true",
+        help="even if there are tags, which are given up",
+    )
+    verb.add_argument("--dry-run", action="store_true", help="say what would be given up, change nothing")
+    _changing(verb)
 
 
 def _install(verbs: _Verbs) -> None:

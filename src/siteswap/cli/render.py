@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -16,6 +17,7 @@ from siteswap.lease import User, describe
 from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
 from siteswap.transaction import Outcome
 from siteswap.trial import told
+from siteswap.unadopt import Unadopted
 from siteswap.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -75,6 +77,48 @@ def adopted_json(adopted: Adopted) -> dict[str, Any]:
         "notes": list(adopted.notes),
         "running": [{"pid": user.pid, "command": user.command} for user in adopted.running],
         "verdict": adopted.verdict.to_json() if adopted.verdict is not None else None,
+    }
+
+
+def unadopted_text(came: Unadopted) -> str:
+    """What is left, what was given up, and for whom generations stay."""
+    root = str(came.layout.root)
+    lines = []
+    if came.interpreter is not None:
+        count = len(came.distributions)
+        what = f"{count} distribution{'s' if count != 1 else ''}, Python {came.interpreter.version}"
+        would = "" if came.done else "would be "
+        lines.append(f"{root}: {would}a plain virtual environment, with {what}")
+        given_up = [f"generation{'s' if len(came.lost) > 1 else ''} {', '.join(map(str, came.lost))}"]
+        given_up = (given_up if came.lost else []) + [f"tag {tag}" for tag in came.tags]
+        if given_up:
+            lines.append(f"given up: {', '.join(given_up)}")
+        if came.leaks:
+            lines.append("these are no texts, and name a generation that is given up:")
+            lines += [f"  {path}" for path in came.leaks]
+    if came.stays:
+        lines.append(f"its generations stay beside it, at {came.layout.leaving}")
+        lines += [f"  {reason}" for reason in came.stays]
+        lines.append(f"when these have ended: siteswap unadopt {shlex.quote(root)}")
+    elif came.interpreter is None:
+        lines.append(f"{root}: nothing is left of its generations")
+    return "\n".join(map(printable, lines))
+
+
+def unadopted_json(came: Unadopted) -> dict[str, Any]:
+    """The same for scripts."""
+    return {
+        "environment": str(came.layout.root),
+        "committed": came.done,
+        "python": came.interpreter.version if came.interpreter is not None else None,
+        "distributions": [item.title for item in came.distributions],
+        "generations_lost": list(came.lost),
+        "tags_lost": list(came.tags),
+        "leaks": list(came.leaks),
+        "running": [
+            {"pid": user.pid, "command": user.command, "generation": user.generation} for user in came.running
+        ],
+        "stays": list(came.stays),
     }
 
 
