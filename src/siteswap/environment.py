@@ -23,6 +23,7 @@ from siteswap import (
     lease,
     log,
     opening,
+    portable,
     process,
     remains,
     resolve,
@@ -221,6 +222,15 @@ class Environment:
         raise SiteswapError(
             Kind.USAGE, f"{text!r} is neither a generation nor a tag", hint="see siteswap history"
         )
+
+    def copy_plain(self, path: Path | str, number: Number | None = None) -> portable.Copied:
+        """Make a plain virtual environment that may be moved of a generation (the current one by default).
+
+        Atomic, and durable on return; changes nothing here. Raises SiteswapError (usage) when something
+        is at `path`.
+        """
+        where = self.generation(number) if number is not None else self.current
+        return portable.copy_plain(where, self.layout, Path(path), self.progress)
 
     def history(self) -> list[Past]:
         """Every generation that ever was current, oldest first."""

@@ -229,10 +229,13 @@ def _show(chosen: argparse.Namespace) -> None:
 
 
 def _export(chosen: argparse.Namespace) -> None:
+    if chosen.plain:
+        _export_plain(chosen)
+        return
     generation = _generation(chosen)
     distributions = _as_it_is(generation)
     lock = generation.lock_file()
-    if chosen.format == "pylock":
+    if chosen.format != "requirements":
         text = lock.noting(generation.manifest.requirements).text
         outside = [item.title for item in distributions if item.name not in lock.names]
         if outside:
@@ -245,6 +248,19 @@ def _export(chosen: argparse.Namespace) -> None:
         FileSystem().replace(Path(chosen.output).absolute(), text.encode())
     else:
         sys.stdout.write(text)
+
+
+def _export_plain(chosen: argparse.Namespace) -> None:
+    if chosen.format or chosen.output:
+        raise SiteswapError(
+            Kind.USAGE, "--plain writes no lock file", hint="leave --format and --output out, or --plain"
+        )
+    environment = _open(chosen)
+    number = environment.find(chosen.generation) if chosen.generation else None
+    made = environment.copy_plain(chosen.plain, number)
+    chosen.done = True
+    chosen.view.stop()
+    print(render.printable_lines(render.copied_text(made)))
 
 
 def _history(chosen: argparse.Namespace) -> None:

@@ -259,10 +259,17 @@ def _reading(verbs: _Verbs) -> None:
     verb.add_argument("names", nargs="+", metavar="NAME")
     verb.add_argument("--files", action="store_true", help="its files too")
     verb.add_argument("--json", action="store_true", help="as JSON")
-    verb = _verb(verbs, "export", "write a lock file of what is installed", "siteswap export > pylock.toml")
-    verb.add_argument("--format", choices=("pylock", "requirements"), default="pylock")
+    verb = _verb(
+        verbs, "export", "write a lock file of what is installed, or make a plain copy of it",
+        "siteswap export > pylock.toml",
+    )  # fmt: skip
+    verb.add_argument("--format", choices=("pylock", "requirements"), help="default: pylock")
     verb.add_argument("--generation", metavar="N", help="of generation or tag N (default: the current one)")
     verb.add_argument("-o", "--output", metavar="FILE", help="write here instead of stdout")
+    verb.add_argument(
+        "--plain", metavar="DIR",
+        help="make DIR a plain virtual environment of it instead, which needs no siteswap and may be moved",
+    )  # fmt: skip
 
 
 def _past(verbs: _Verbs) -> None:

@@ -15,6 +15,7 @@ from siteswap.environment import Past
 from siteswap.layout import Layout
 from siteswap.lease import User, describe
 from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
+from siteswap.portable import Copied
 from siteswap.transaction import Outcome
 from siteswap.trial import told
 from siteswap.unadopt import Unadopted
@@ -120,6 +121,19 @@ def unadopted_json(came: Unadopted) -> dict[str, Any]:
         ],
         "stays": list(came.stays),
     }
+
+
+def copied_text(made: Copied) -> str:
+    """Where it is, and what must be where it is used."""
+    lines = [
+        f"{made.path}: a plain virtual environment of generation {made.generation}, which may be moved",
+        f"it needs Python {made.interpreter.short_version} at {made.interpreter.executable}; "
+        "its programs need /bin/sh, dirname and realpath",
+    ]
+    if made.leaks:
+        lines.append("these files name the path of the environment, and may not work elsewhere:")
+        lines += [f"  {path}" for path in made.leaks]
+    return "\n".join(lines)
 
 
 def change_json(change: Change) -> dict[str, Any]:
