@@ -35,31 +35,39 @@ exec "${0%/*}/../../bin/python" -m pip "$@"
 def create(
     path: Path,
     *,
-    python: str | None,
-    system_site_packages: bool,
-    command: str,
+    python: str | None = None,
+    system_site_packages: bool = False,
+    command: str = "",
     fs: FileSystem | None = None,
+    fill: Callable[[FileSystem, Layout, Layout], None] | None = None,
 ) -> Layout:
     """Make an empty environment at `path`: atomic, and durable on return.
 
     `python` is a path, a version or a name of an interpreter; None is the one
-    that runs siteswap. Raises SiteswapError: usage when something is at `path`
-    or there is no such interpreter, busy when another command makes it now,
-    system where the file system cannot keep the promises [I11], or where somebody
-    else could change what is made.
+    that runs siteswap. With `fill` that makes all of it instead: it is given the
+    file system, the layout of where it is made and of where it will stand.
+    Raises SiteswapError: usage when something is at `path` or there is no such
+    interpreter, busy when another command makes it now, system where the file
+    system cannot keep the promises [I11], or where somebody else could change what
+    is made.
     """
     fs = fs or FileSystem()
     final = Layout(fs.resolve(path))
     require_nameable(final)
     opening.require_trusted(fs, final)
     _require_vacant(fs, final)
-    found = interpreter.probe(interpreter.find(python, fs), fs)
+    if fill is None:
+        found = interpreter.probe(interpreter.find(python, fs), fs)
+
+        def fill(fs: FileSystem, making: Layout, final: Layout) -> None:
+            _make(fs, making, final, found, system_site_packages, command)
+
     fs.make_directory(final.root.parent, parents=True)
     making, lock_path = Layout(final.creating), final.creating_lock
     with hold(fs, final):  # C1
         try:
             clear(fs, final)  # C1: what a crash left
-            _make(fs, making, final, found, system_site_packages, command)  # C2
+            fill(fs, making, final)  # C2
             fs.publish(making.root)
             fs.barrier(making.root)  # C3
             _require_vacant(fs, final)

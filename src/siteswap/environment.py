@@ -18,6 +18,7 @@ from siteswap import (
     adopt,
     collect,
     create,
+    duplicate,
     flip,
     interpreter,
     lease,
@@ -115,14 +116,23 @@ class Environment:
         command: str = "",
         progress: Progress | None = None,
         cache: Cache | None = None,
+        copy_of: Path | str | None = None,
+        generation: str | None = None,
     ) -> Environment:
         """Make an empty environment: atomic, and durable on return.
 
         `python` is a path, a version or a name of an interpreter; None is the
-        one that runs siteswap. Raises SiteswapError (usage) when something is
-        at `path`, or there is no such interpreter.
+        one that runs siteswap. With `copy_of` it begins with what that environment's
+        current generation holds, or the one that number or tag names, and with its Python. Raises
+        SiteswapError (usage) when something is at `path`, or there is no such interpreter.
         """
         opening.require_linux()
+        if copy_of is not None:
+            other = Environment.open(copy_of)
+            source = other.generation(other.find(generation)) if generation else other.current
+            copying = duplicate.Duplicate(source, other.layout, python, command, progress or Progress())
+            layout = copying.make(Path(path), system_site_packages=system_site_packages)
+            return Environment(layout, FileSystem(access_of(layout.root)), progress=progress, cache=cache)
         layout = create.create(
             Path(path), python=python, system_site_packages=system_site_packages, command=command
         )

@@ -27,7 +27,7 @@ _FIRST_WITH_EXECUTABLE = (3, 11)
 
 
 @dataclass(frozen=True)
-class _Content:
+class Content:
     """What of a generation is not siteswap's."""
 
     directories: tuple[str, ...]
@@ -51,18 +51,18 @@ def lay_out(
     out. Returns the files that still name a place that is not theirs. Neither atomic nor durable. Raises
     SiteswapError (usage) for what cannot be copied.
     """
-    content = _content(fs, generation, byte_code=not relocatable)
+    found = content(fs, generation, byte_code=not relocatable)
     root, source = str(layout.root), generation.layout.path
-    fs.make_directories(target, content.directories)
-    pairs = [(path, path) for path in content.files]
+    fs.make_directories(target, found.directories)
+    pairs = [(path, path) for path in found.files]
     fs.link_files(source, target, pairs, copy=True, tick=tick)
-    for path, said in content.links.items():
+    for path, said in found.links.items():
         fs.symlink(target / path, _led(path, said, root, relocatable))
-    changed, leaks = _lead(fs, content.files, target, root, generation.interpreter, relocatable)
-    present = {*content.files, *content.links}
-    for path in content.files:
+    changed, leaks = _lead(fs, found.files, target, root, generation.interpreter, relocatable)
+    present = {*found.files, *found.links}
+    for path in found.files:
         if path.endswith(".dist-info/RECORD"):
-            _correct(fs, target / path, path.rpartition("/")[0], changed, present)
+            correct(fs, target / path, path.rpartition("/")[0], changed, present)
     _own(fs, generation, target, None if relocatable else layout)
     return leaks
 
@@ -91,17 +91,22 @@ def configuration(
 
 
 def corrected(
-    text: str, dist_info: str, changed: Mapping[str, plan.Row], present: Collection[str]
+    text: str, dist_info: str, changed: Mapping[str, plan.Row], present: Collection[str] | None
 ) -> str | None:
     """A RECORD with what is said of changed files put right, and byte-code left out that is not there. Pure.
 
-    None where it is right as it is; all other rows stay as they are.
+    None where it is right as it is; all other rows stay as they are, without `present` byte-code too.
     """
     base = posixpath.dirname(dist_info)
     rows, right = [], True
     for fields in csv.reader(io.StringIO(text)):
         path = posixpath.normpath(f"{base}/{fields[0]}") if fields else ""
-        if path.endswith(".pyc") and path not in present and not path.startswith(".."):
+        if (
+            present is not None
+            and path.endswith(".pyc")
+            and path not in present
+            and not path.startswith("..")
+        ):
             right = False
             continue
         if path in changed and len(fields) > 1 and fields[1]:
@@ -114,7 +119,8 @@ def corrected(
     return stream.getvalue()
 
 
-def _content(fs: FileSystem, generation: Generation, *, byte_code: bool) -> _Content:
+def content(fs: FileSystem, generation: Generation, *, byte_code: bool) -> Content:
+    """What of a generation is not siteswap's. Raises SiteswapError (usage) for what cannot be copied."""
     place, python = generation.layout.path, generation.interpreter
     own = {*prefix.names(python), CORNER, *(f"bin/{name}" for name in prefix.python_names(python))}
     stems = tuple(f"{python.purelib}/__pycache__/{name.removesuffix('.py')}." for name in runtime.sources())
@@ -137,12 +143,12 @@ def _content(fs: FileSystem, generation: Generation, *, byte_code: bool) -> _Con
         elif kind == "file" and (byte_code or not cached):
             files.append(path)
     needed = {*directories, *plan.directories_of(files), *plan.directories_of(["include/"])}
-    return _Content(tuple(sorted(needed)), tuple(files), links)
+    return Content(tuple(sorted(needed)), tuple(files), links)
 
 
 def _led(path: str, said: str, root: str, relocatable: bool) -> str:
     """What a link says there: one into the environment leads to the same file of what is made."""
-    said = _logical(root).sub(os.fsencode(root), os.fsencode(said)).decode(errors="surrogateescape")
+    said = logical(root).sub(os.fsencode(root), os.fsencode(said)).decode(errors="surrogateescape")
     if relocatable and f"{said}/".startswith(f"{root}/"):
         return posixpath.relpath(said[len(root) + 1 :] or ".", posixpath.dirname(path) or ".")
     return said
@@ -153,7 +159,7 @@ def _lead(
 ) -> tuple[dict[str, plan.Row], list[str]]:
     """Put texts right that name a generation or, if relocatable, the environment: (new rows, what leaks)."""
     needle = os.fsencode(root if relocatable else f"{root}/.siteswap/")
-    physical, programs = _logical(root), f"{python.schemes['scripts']}/"
+    physical, programs = logical(root), f"{python.schemes['scripts']}/"
     changed, leaks = {}, []
     for path in files:
         script = relocatable and path.startswith(programs)
@@ -173,19 +179,20 @@ def _lead(
     return changed, leaks
 
 
-def _logical(root: str) -> re.Pattern[bytes]:
+def logical(root: str) -> re.Pattern[bytes]:
     """Matches the ways in which a file may name a generation, where it should name the environment."""
     number = rb"/\.siteswap/(?:generations/[1-9][0-9]*|current)(?![\w.-])"
     return re.compile(re.escape(os.fsencode(root)) + number)
 
 
-def _correct(
+def correct(
     fs: FileSystem,
     place: Path,
     dist_info: str,
     changed: Mapping[str, plan.Row],
-    present: Collection[str],
+    present: Collection[str] | None,
 ) -> None:
+    """Do that to a file, if it can be read. Neither atomic nor durable."""
     try:
         text = corrected(fs.read_text(place), dist_info, changed, present)
     except (UnicodeDecodeError, csv.Error):

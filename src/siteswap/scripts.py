@@ -13,7 +13,7 @@ _KERNEL_LIMIT = 127
 """Bytes of a first line that every kernel still reads whole, `#!` included (BINPRM_BUF_SIZE was 128)."""
 _CODING = re.compile(rb"[ \t\f]*#.*?coding[:=][ \t]*[-\w.]+")
 _THROUGH_SH = re.compile(rb"#!/bin/sh\n(?P<coding>[ \t\f]*#[^\n]*\n)?(?P<exec>'''exec' [^\n]*\n)' '''\n")
-_OPTIONS = re.compile(rb"(-[A-Za-z]+)?\Z")
+_OPTIONS = re.compile(rb"( -[A-Za-z]+)?\Z")
 _PLAIN = re.compile(rb"[^\s\\'\"]+\Z")
 
 
@@ -58,11 +58,38 @@ def relocatable(content: bytes, root: str) -> bytes | None:
 
     Whoever wrote its first lines; None for what is no such script. It needs /bin/sh, dirname and realpath.
     """
+    found = _head(content, root)
+    if found is None:
+        return None
+    coding, options, rest = found
+    here = b'"$(dirname -- "$(realpath -- "$0")")"/\'python\'' + options
+    return _with_coding(b"#!/bin/sh\n'''exec' " + here + b" \"$0\" \"$@\"\n' '''\n", coding) + rest
+
+
+def moved(content: bytes, root: str, python: str) -> bytes | None:
+    """The same, made to run with `python` (an absolute path)."""
+    found = _head(content, root)
+    if found is None:
+        return None
+    coding, options, rest = found
+    first = shebang(python)
+    if not first.startswith(b"#!/bin/sh\n"):
+        return first.rstrip(b"\n") + options + b"\n" + coding + rest
+    return _with_coding(first.replace(b'\' "$0"', b"'" + options + b' "$0"'), coding) + rest
+
+
+def _with_coding(first: bytes, coding: bytes) -> bytes:
+    """The lines for /bin/sh; Python looks for the encoding in the first two lines only (PEP 263)."""
+    return first.replace(b"\n", b"\n" + coding, 1)
+
+
+def _head(content: bytes, root: str) -> tuple[bytes, bytes, bytes] | None:
+    """What the first lines of a script say (encoding, options), and the rest, if that environment runs it."""
     place = re.escape(os.fsencode(f"{root}/bin/python"))
     found = re.match(rb"#![ \t]*" + place + rb"[0-9.]*t?(?:[ \t]+([^\r\n]*?))?[ \t]*\r?\n", content)
     coding, options = b"", b""
     if found:
-        options = found[1] or b""
+        options = b" " + found[1] if found[1] else b""
         if not _OPTIONS.match(options):
             return None
     else:
@@ -75,8 +102,6 @@ def relocatable(content: bytes, root: str) -> bytes | None:
         coding = found["coding"] or b""
     rest = content[found.end() :]
     if not coding and _CODING.match(rest):
-        # As above: the second line is the last one in which Python looks for it.
         coding, _, rest = rest.partition(b"\n")
         coding = coding.rstrip(b"\r") + b"\n"
-    here = b'"$(dirname -- "$(realpath -- "$0")")"/\'python\'' + (b" " + options if options else b"")
-    return b"#!/bin/sh\n" + coding + b"'''exec' " + here + b" \"$0\" \"$@\"\n' '''\n" + rest
+    return coding, options, rest

@@ -57,19 +57,26 @@ def run(chosen: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _create(chosen: argparse.Namespace) -> None:
+    if chosen.generation and not chosen.copy_of:
+        raise SiteswapError(Kind.USAGE, "--generation of which environment?", hint="name it with --copy-of")
     made = Environment.create(
         chosen.env,
         python=chosen.python,
         system_site_packages=chosen.system_site_packages,
         command=chosen.typed,
         progress=chosen.view,
+        copy_of=chosen.copy_of,
+        generation=chosen.generation,
     )
+    chosen.view.stop()
     found = made.current.interpreter
     if chosen.json:
         _print_json({"environment": str(made.layout.root), "generation": 1, "python": found.version})
         return
     root = str(made.layout.root)
-    about = f"{root}: an empty environment with Python {found.version} ({found.executable})"
+    count = len(made.current.manifest.distributions)
+    what = f"a copy of {chosen.copy_of}: {count} distributions," if chosen.copy_of else "an empty environment"
+    about = f"{root}: {what} with Python {found.version} ({found.executable})"
     print(render.printable(about))
     print(render.printable(f"activate it with: . {shlex.quote(root)}/bin/activate"))
 

@@ -164,12 +164,22 @@ def _indexes(verb: argparse.ArgumentParser) -> None:
 
 def _create(verbs: _Verbs) -> None:
     verb = _verb(
-        verbs, "create", "make an empty environment", "siteswap create .venv --python 3.12", env=False
+        verbs,
+        "create",
+        "make an environment: an empty one, or a copy",
+        "siteswap create .venv --python 3.12",
+        env=False,
     )
     verb.add_argument("env", nargs="?", default=".venv", metavar="ENV", help="where (default: .venv)")
     verb.add_argument("-p", "--python", metavar="PY", help="path, version or name of the base interpreter")
     verb.add_argument(
         "--system-site-packages", action="store_true", help="let it see the base interpreter's packages"
+    )
+    verb.add_argument(
+        "--copy-of", metavar="OTHER", help="begin with what that environment holds, and its Python"
+    )
+    verb.add_argument(
+        "--generation", metavar="N", help="with its generation or tag N (default: its current one)"
     )
     verb.add_argument("--json", action="store_true", help="the result as JSON on stdout")
 
