@@ -45,12 +45,6 @@ def by_uv(place: Path, *more: str) -> Path:
     return place
 
 
-def by_virtualenv(place: Path, *more: str) -> Path:
-    pytest.importorskip("virtualenv")
-    run(sys.executable, "-m", "virtualenv", "-q", "--no-download", "-p", BASE, *more, place)
-    return place
-
-
 def uv_install(place: Path, wheels: Path, *words: str | Path) -> None:
     run(UV, "pip", "install", "-q", "--no-index", "--find-links", wheels, "--python", place, *words)
 
@@ -78,7 +72,7 @@ def contents(place: Path) -> dict[str, str]:
     for record in packages.glob("*.dist-info/RECORD"):
         for line in record.read_text().splitlines():
             path = packages / line.rsplit(",", 2)[0].strip('"')
-            if path.suffix != ".pyc":
+            if path.suffix != ".pyc" and path.name != "__pycache__":
                 name = os.path.relpath(os.path.realpath(path.parent), os.path.realpath(place))
                 found[f"{name}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
@@ -87,7 +81,7 @@ def contents(place: Path) -> dict[str, str]:
 # -- who made it -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("maker", [by_venv, by_uv, by_virtualenv], ids=lambda item: item.__name__)
+@pytest.mark.parametrize("maker", [by_venv, by_uv], ids=lambda item: item.__name__)
 def test_what_other_tools_made(
     tmp_path: Path, wheels: Path, siteswap: Siteswap, maker: Callable[..., Path]
 ) -> None:
@@ -111,6 +105,29 @@ def test_what_other_tools_made(
     siteswap("rollback", "-e", place).ok()
     assert run(place / "bin/demo").strip() == "1.0"
     assert (place / "share/demo.txt").read_text() == "x"
+
+
+@pytest.mark.index
+def test_what_virtualenv_made(tmp_path: Path, wheels: Path, siteswap: Siteswap) -> None:
+    """With all that it seeds and its scripts for seven shells; it works, and comes back as it was."""
+    tool, place = by_uv(tmp_path / "tool"), tmp_path / "old"
+    run(UV, "pip", "install", "-q", "--python", tool, "virtualenv")
+    run(tool / "bin/virtualenv", "-q", "-p", BASE, place)
+    wheel(wheels, "demo", scripts={"demo": "demo:main"})
+    uv_install(place, wheels, "demo")
+    kept = contents(place)
+    before = tree(place)
+    assert "RECORD says so now" not in siteswap("adopt", place).ok().err
+    assert contents(generation(place)) == kept
+    assert (run(place / "bin/demo").strip(), "pip" in run(place / "bin/pip", "--version")) == ("1.0", True)
+    assert run_python(place / "bin/python", "import sys; print(sys.prefix)") == str(generation(place))
+    shown = {item["name"] for item in siteswap("list", "-e", place, "--json").json}
+    assert {"demo", "pip"} <= shown
+    siteswap("doctor", "-e", place).ok()
+    siteswap("unadopt", place).ok()
+    del before[".lock"]  # uv's
+    assert tree(place) == before
+    assert run(place / "bin/demo").strip() == "1.0"
 
 
 def test_each_interpreter_with_its_pip(tmp_path: Path, python: Path, siteswap: Siteswap) -> None:
@@ -263,6 +280,36 @@ def test_settings_and_marks_stay_at_the_top(old: Path, siteswap: Siteswap) -> No
     for name in ("CACHEDIR.TAG", "siteswap.toml"):
         assert (old / name).exists()
         assert not (old / name).is_symlink()
+
+
+def test_what_is_not_kept_is_told(old: Path, siteswap: Siteswap) -> None:
+    """Empty directories and extended attributes; not those that every virtual environment has."""
+    assert "not kept" not in siteswap("adopt", "--dry-run", old).ok().err
+    (old / "var/spool/mine").mkdir(parents=True)
+    (old / "notes").write_text("mine\n")
+    try:
+        os.setxattr(old / "notes", "user.mine", b"1")
+    except OSError:
+        pytest.skip("no extended attributes here")
+    said = siteswap("adopt", old).ok().err
+    assert "empty, and so not kept: var\n" in said
+    assert "extended attributes are not kept: notes\n" in said
+
+
+def test_the_base_interpreter_has_moved(old: Path, siteswap: Siteswap, tmp_path: Path) -> None:
+    """--python says where it is, if it is of the same version; `unadopt` does not put back what is gone."""
+    base_gone(old)
+    (old / "pyvenv.cfg").write_text(f"home = /nowhere/bin\nversion = 3.{sys.version_info.minor}.0\n")
+    assert "name one of the same version with --python" in siteswap("adopt", old).err
+    others = [path for name, path in INTERPRETERS.items() if name != f"3.{sys.version_info.minor}"]
+    for other in others[:1]:
+        refused = siteswap("adopt", old, "--python", other)
+        assert (refused.status, "was made for 3." in refused.err) == (2, True), refused.err
+    siteswap("adopt", old, "--python", BASE).ok()
+    assert run(old / "bin/swapapp").split()[:2] == ["same", "1.0"]
+    siteswap("unadopt", old).ok()
+    assert run(old / "bin/swapapp").split()[:2] == ["same", "1.0"]
+    assert venv.Configuration.parse((old / "pyvenv.cfg").read_text()).values["home"] == str(BASE.parent)
 
 
 def test_dry_run_changes_nothing(old: Path, siteswap: Siteswap) -> None:

@@ -62,13 +62,15 @@ def adopt(
     gates: Callable[[FileSystem, Path], Gates],
     strict: bool = False,
     dry_run: bool = False,
+    python: str | None = None,
     progress: Progress | None = None,
     fs: FileSystem | None = None,
 ) -> Adopted:
     """Make the virtual environment at `path` one of ours: atomic, and durable on return.
 
-    On any exception it is as it was. `gates` gives what to ask of the content; what is wrong with it
-    blocks only with `strict`: it is what has been running. `fs` makes files with its access. Raises
+    On any exception it is as it was. `python` names its base interpreter, where that is not the one that it
+    names itself; it must be of the same version. `gates` gives what to ask of the content; what is wrong
+    with it blocks only with `strict`: it is what has been running. `fs` makes files with its access. Raises
     SiteswapError: usage for what is no virtual environment, or an environment already, busy when
     somebody changes it, check with `strict`, system where the file system cannot exchange two names.
     """
@@ -77,8 +79,8 @@ def adopt(
     _require_adoptable(plain, final, path)  # A1
     fs = fs or FileSystem(access_of(final.root))
     configuration = venv.Configuration.parse(fs.read(final.config).decode(errors="replace"))
-    python = _interpreter(fs, final, configuration)
-    work = _Adoption(fs, final, configuration, python, command, progress or Progress())
+    found = _chosen(fs, final, configuration, python) if python else _interpreter(fs, final, configuration)
+    work = _Adoption(fs, final, configuration, found, command, progress or Progress())
     with create.hold(fs, final):  # A2
         try:
             create.clear(fs, final)  # A2: what a crash left
@@ -127,6 +129,8 @@ class _Adoption:
         sight = intake.look()
         self._progress.phase("copy")
         intake.take(sight, self._progress.step)  # A4
+        for note in intake.lost(sight):
+            self._note(note)
         content, first = self._assemble(intake, copy)  # A5
         fs.remove_tree(copy)
         verdict = self._try(first, wanted, strict)  # A6
@@ -174,7 +178,7 @@ class _Adoption:
             path
             for path in sight
             if venv.is_makers(path, self._python)
-            and path not in (".lock", "lib64", SETTINGS)
+            and path not in (".lock", SETTINGS)
             and not (fs.is_program(old / path) and fs.read_link(old / path) is None)
         ]
         fs.make_directory(kept)
@@ -351,5 +355,18 @@ def _interpreter(fs: FileSystem, final: Layout, configuration: venv.Configuratio
     raise error or SiteswapError(
         Kind.SYSTEM,
         f"the base interpreter of {final.root} is gone (home = {configuration.values.get('home', '')})",
-        hint="install that Python again, or make the virtual environment anew",
+        hint="name one of the same version with --python, or make the virtual environment anew",
     )
+
+
+def _chosen(fs: FileSystem, final: Layout, configuration: venv.Configuration, python: str) -> Interpreter:
+    """The base interpreter that the user names. Raises SiteswapError (usage) for one of another version."""
+    found = interpreter.probe(interpreter.find(python, fs), fs)
+    said = configuration.version
+    if (said and said != found.short_version) or not fs.is_directory(final.root / found.purelib):
+        raise SiteswapError(
+            Kind.USAGE,
+            f"{python} is Python {found.short_version}; {final.root} was made for {said or 'another'}",
+            hint="name one of that version, or create a new environment",
+        )
+    return found

@@ -145,12 +145,14 @@ class Environment:
         check: bool = True,
         strict: bool = False,
         dry_run: bool = False,
+        python: str | None = None,
         command: str = "",
         progress: Progress | None = None,
     ) -> adopt.Adopted:
         """Make another tool's virtual environment one of ours, at the same path: atomic, durable on return.
 
-        What is wrong with its content is told; with `strict` it is refused. On any exception it
+        What is wrong with its content is told; with `strict` it is refused. `python` names its base
+        interpreter, where that is not where it was, in the same version. On any exception it
         is as it was. Raises SiteswapError: usage for what is none, busy when it changes meanwhile.
         """
         opening.require_linux()
@@ -159,7 +161,13 @@ class Environment:
             return Environment(Layout(root), fs, progress=progress).gates(enabled=check)
 
         return adopt.adopt(
-            Path(path), command=command, gates=gates, strict=strict, dry_run=dry_run, progress=progress
+            Path(path),
+            command=command,
+            gates=gates,
+            strict=strict,
+            dry_run=dry_run,
+            python=python,
+            progress=progress,
         )
 
     @staticmethod

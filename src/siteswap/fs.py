@@ -43,6 +43,8 @@ _AT_FDCWD = -100
 _COPY_CHUNK = 1 << 20
 _DEEPEST = 64
 _FICLONE = 0x40049409
+_LABELS = ("security.selinux", "security.SMACK64", "security.ima", "security.evm", "trusted.", "system.nfs")
+"""Extended attributes that the system gives to new files by itself."""
 
 _Path = str | Path
 _Place = int | str | Path
@@ -242,6 +244,15 @@ class FileSystem:
         finally:
             os.close(descriptor)
         return times
+
+    def attributes(self, path: Path) -> list[str]:
+        """Names of the extended attributes of a path itself, but for those that the system gives."""
+        try:
+            return [
+                name for name in os.listxattr(path, follow_symlinks=False) if not name.startswith(_LABELS)
+            ]
+        except OSError:
+            return []  # a file system without them, or what is gone by now
 
     def stamps(self, root: Path, paths: Iterable[str]) -> list[tuple[int, int]]:
         """Inode and change time (ns) of files below `root`: nobody can write to one and keep both."""

@@ -90,6 +90,23 @@ class Intake:
         except FileNotFoundError as error:
             raise changing(self._root, str(error.filename)) from error
 
+    def lost(self, sight: Sight) -> list[str]:
+        """What to tell of what is not taken along: empty directories, extended attributes."""
+        directories = [path for path, kind in self._fs.walk(self._root) if kind == "directory"]
+        headers = self._interpreter.schemes["headers"]
+        there = {"", "include", headers, *plan.directories_of([headers, *sight])}
+        there.add(headers.replace("/site/", "/"))  # `venv` makes these
+        empty = [
+            path
+            for path in directories
+            if path not in there and path.rpartition("/")[0] in there and not _is_byte_code(path)
+        ]
+        marked = [path for path in (*directories, *sight) if self._fs.attributes(self._root / path)]
+        return [
+            *list_note("empty, and so not kept", empty),
+            *list_note("extended attributes are not kept", sorted(marked)),
+        ]
+
     def take(self, sight: Sight, tick: Callable[[int], None]) -> None:
         """Copy what was seen, but for the maker's own files. Neither atomic nor durable."""
         kept = [path for path in sight if not venv.is_makers(path, self._interpreter)]

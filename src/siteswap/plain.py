@@ -59,7 +59,7 @@ def lay_out(
     for path, said in found.links.items():
         fs.symlink(target / path, _led(path, said, root, relocatable))
     changed, leaks = _lead(fs, found.files, target, root, generation.interpreter, relocatable)
-    present = {*found.files, *found.links}
+    present = {*found.files, *found.links} if relocatable else None
     for path in found.files:
         if path.endswith(".dist-info/RECORD"):
             correct(fs, target / path, path.rpartition("/")[0], changed, present)
@@ -103,7 +103,7 @@ def corrected(
         path = posixpath.normpath(f"{base}/{fields[0]}") if fields else ""
         if (
             present is not None
-            and path.endswith(".pyc")
+            and path.endswith((".pyc", "/__pycache__"))
             and path not in present
             and not path.startswith("..")
         ):
@@ -227,7 +227,7 @@ def _own(fs: FileSystem, generation: Generation, target: Path, layout: Layout | 
         if fs.resolve(target / "bin" / name) != Path(python.executable):
             fs.unlink(target / "bin" / name)
             fs.symlink(target / "bin" / name, leads)
-    if python.lib64 and fs.entry(target / "lib64") is None:
+    if python.lib64 and not kept and fs.entry(target / "lib64") is None:
         fs.symlink(target / "lib64", "lib")
 
 

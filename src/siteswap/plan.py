@@ -89,8 +89,8 @@ def read_record(text: str, dist_info: str) -> list[Row]:
             continue
         path = fields[0] if fields[0][0] != "." and "/.." not in fields[0] else ""
         path = f"{base}/{path}" if path else posixpath.normpath(f"{base}/{fields[0]}")
-        if path.startswith("../") or path == ".." or path.endswith(".pyc"):
-            continue
+        if path.startswith("../") or path == ".." or path.endswith((".pyc", "/__pycache__")):
+            continue  # virtualenv lists the directories of byte-code too
         rows.append(Row(path, fields[1] if len(fields) > 1 else "", fields[2] if len(fields) > 2 else ""))
     return rows
 

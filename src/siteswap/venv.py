@@ -51,13 +51,17 @@ class Configuration:
         quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
         return (text[1:-1] if quoted else text) or None
 
+    @property
+    def version(self) -> str:
+        """Major and minor version that it was made for; "" where it does not say."""
+        return ".".join(self.values.get("version", self.values.get("version_info", "")).split(".")[:2])
+
     def interpreters(self, linked: str | None) -> list[str]:
         """Where its base interpreter may be, most likely first; `linked` is where bin/python leads."""
         home = self.values.get("home")
         found = [self.values.get("base-executable"), self.values.get("executable"), linked]
         if home:
-            version = ".".join(self.values.get("version", self.values.get("version_info", "")).split(".")[:2])
-            names = (f"python{version}", "python3", "python", "pypy3", "pypy")
+            names = (f"python{self.version}", "python3", "python", "pypy3", "pypy")
             found += [f"{home}/{name}" for name in names]
         return [path for path in dict.fromkeys(found) if path and path.startswith("/")]
 

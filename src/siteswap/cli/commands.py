@@ -91,6 +91,7 @@ def _adopt(chosen: argparse.Namespace) -> None:
         check=not chosen.no_check,
         strict=chosen.strict,
         dry_run=chosen.dry_run,
+        python=chosen.python,
         command=chosen.typed,
         progress=chosen.view,
     )

@@ -190,6 +190,10 @@ def _adopt(verbs: _Verbs) -> None:
         "siteswap adopt .venv", env=False,
     )  # fmt: skip
     verb.add_argument("env", nargs="?", default=".venv", metavar="VENV", help="which (default: .venv)")
+    verb.add_argument(
+        "-p", "--python", metavar="PY",
+        help="its base interpreter, if that has gone from where it was: one of the same version",
+    )  # fmt: skip
     verb.add_argument("--strict", action="store_true", help="leave it as it is if checks find anything wrong")
     verb.add_argument("--no-check", action="store_true", help="without trying what is in it")
     verb.add_argument("--dry-run", action="store_true", help="say what would be taken in, change nothing")
