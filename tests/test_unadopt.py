@@ -17,7 +17,7 @@ import pytest
 
 import killing
 from conftest import STRESS, Siteswap, run_python
-from siteswap import collect, create, plain, remains, venv
+from siteswap import collect, create, opening, plain, remains, venv
 from siteswap.environment import Environment
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
@@ -218,6 +218,8 @@ def test_who_waited_for_it(filled: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         patch.setattr(remains, "clear", lambda *_: ["generation 3 is used by somebody"])
         patch.setattr(create, "clear", lambda *_: None)
         assert Environment.unadopt(filled).stays
+    # It had looked at the environment before, and waits for the lock.
+    monkeypatch.setattr(opening, "require_writable", lambda *_: None)
     for said in ("is a plain virtual environment again", "is no environment any more"):
         with pytest.raises(SiteswapError, match=said):
             environment.rollback()
@@ -263,10 +265,16 @@ def test_running_programs_keep_their_generation(
         assert f"generation 3 is used by PID {running.pid}" in said
         uv_install(filled, wheels, "--reinstall", "swapapp==1.0")
         assert run(filled / "bin/swapapp").split()[:2] == ["same", "1.0"]
-        again = siteswap("unadopt", "--json", filled).json
-        assert [user["pid"] for user in again["running"]] == [running.pid]
-        for words in (("list", "-e"), ("install", "--no-index", "swaplib", "-e"), ("gc", "-e")):
-            assert "is a plain virtual environment again" in siteswap(*words, filled).err
+        for words in (("--json",), ("--json", "--dry-run")):
+            again = siteswap("unadopt", *words, filled).json
+            assert [user["pid"] for user in again["running"]] == [running.pid]
+        for more in (
+            ("list", "-e"),
+            ("install", "--no-index", "swaplib", "-e"),
+            ("gc", "-e"),
+            ("doctor", "-e"),
+        ):
+            assert "is a plain virtual environment again" in siteswap(*more, filled).err
         refused = siteswap("adopt", filled)
         assert (refused.status, f"PID {running.pid}" in refused.err) == (3, True)
         out, _ = running.communicate("go\n")

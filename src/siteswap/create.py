@@ -268,7 +268,7 @@ def _require_vacant(fs: FileSystem, layout: Layout) -> None:
         raise SiteswapError(
             Kind.USAGE, f"{layout.root} is there and is not a directory", hint="choose another path"
         )
-    if fs.entry(layout.format) is not None:
+    if fs.entry(layout.format) is not None and not remains.left(fs, layout):
         raise SiteswapError(
             Kind.USAGE,
             f"{layout.root} is an environment already",

@@ -192,7 +192,7 @@ class Environment:
         final = opening.located(FileSystem(), Path(path))
         if remains.is_plain(FileSystem(), final):
             opening.require_trusted(FileSystem(), final)
-            return unadopt.finish(fs or FileSystem(access_of(final.root)), final)
+            return unadopt.finish(fs or FileSystem(access_of(final.root)), final, dry_run=dry_run)
         found = Environment.open(path, progress=progress, lock_timeout=lock_timeout)
         fs = fs or found.fs
         found.require_changeable()

@@ -86,7 +86,7 @@ def unadopt(
                     work.leave()
 
 
-def finish(fs: FileSystem, final: Layout) -> Unadopted:
+def finish(fs: FileSystem, final: Layout, *, dry_run: bool = False) -> Unadopted:
     """Remove the generations that stayed for programs, if they have ended. Durable when nothing stays.
 
     Raises SiteswapError: usage where nothing stayed, busy while somebody else works there.
@@ -98,10 +98,15 @@ def finish(fs: FileSystem, final: Layout) -> Unadopted:
             f"{final.root} is a plain virtual environment already",
             hint="siteswap adopt makes it one that siteswap manages",
         )
-    with create.hold(fs, final):
-        stays = remains.clear(fs, final)
-        fs.unlink(final.creating_lock)
-    return Unadopted(final, None, (), (), (), (), running if stays else (), tuple(stays), done=True)
+    if dry_run:
+        stays = [f"generation {user.generation} is used by {lease.describe(user)}" for user in running]
+    else:
+        with create.hold(fs, final):
+            stays = remains.clear(fs, final)
+            fs.unlink(final.creating_lock)
+    return Unadopted(
+        final, None, (), (), (), (), running if stays else (), tuple(stays), done=not dry_run
+    )  # fmt: skip
 
 
 class _Return:

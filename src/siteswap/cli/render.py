@@ -102,7 +102,8 @@ def unadopted_text(came: Unadopted) -> str:
         lines += [f"  {reason}" for reason in came.stays]
         lines.append(f"when these have ended: siteswap unadopt {shlex.quote(root)}")
     elif came.interpreter is None:
-        lines.append(f"{root}: nothing is left of its generations")
+        is_left = "is left" if came.done else "would be left"
+        lines.append(f"{root}: nothing {is_left} of its generations")
     return "\n".join(map(printable, lines))
 
 

@@ -575,4 +575,5 @@ def open_layout(fs: FileSystem, path: Path) -> Layout:
         if error.kind not in (Kind.DAMAGED, Kind.USAGE) or not fs.is_directory(layout.generations):
             raise
         opening.require_trusted(fs, layout)
+        opening.require_not_left(fs, layout)
         return layout
