@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,8 +31,8 @@ def main() -> int:
     chosen = _parser().parse_args()
     if chosen.redraw:
         results = chosen.out / page.RESULTS
-        report = Report.from_json(json.loads(results.read_text("utf-8"))) if results.exists() else None
-        page.write(chosen.out, report)
+        found = Report.from_json(json.loads(results.read_text("utf-8"))) if results.exists() else None
+        page.write(chosen.out, found)
         return 0
     part = chosen.quick or chosen.only or chosen.sizes or chosen.no_counts
     if chosen.out == DOCS and (part or machine.load() > QUIET):
@@ -42,15 +42,17 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    if chosen.work:
+        chosen.work.mkdir(parents=True, exist_ok=True)
     root = Path(tempfile.mkdtemp(prefix="siteswap-benchmarks-", dir=chosen.work))
     try:
-        report = _measure(chosen, root)
+        for report in _measure(chosen, root):
+            page.write(chosen.out, report)  # after each run: hours of work must not hang on the last minute
     except RunError as error:
         print(error, file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(root, ignore_errors=True)
-    page.write(chosen.out, report)
     for item in judge(report):
         figures = " ".join("–" if figure is None else f"{figure:.2f}" for figure in item.figures)
         print(f"{_MET[item.met]:12}  {figures:>8} (≤ {item.target.bound:g} {item.target.comparison.unit})  "
@@ -59,7 +61,7 @@ def main() -> int:
     return 0
 
 
-_QUICK = Scale(kept=0, changes=2)
+_QUICK = Scale(recycling=False, changes=2)
 _MET = {True: "met", False: "NOT MET", None: "not measured"}
 
 
@@ -94,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(chosen: argparse.Namespace, root: Path) -> Report:
+def _measure(chosen: argparse.Namespace, root: Path) -> Iterator[Report]:
+    """After each run, what all runs so far have found. Raises RunError."""
     (root / "home").mkdir()
     staged = (chosen.stage or root / "stage").absolute()
     if chosen.quick:
@@ -106,7 +109,7 @@ def _measure(chosen: argparse.Namespace, root: Path) -> Report:
     modes = [Mode.TIME]
     if not chosen.no_counts:
         modes += [Mode.MEMORY, *([Mode.CALLS] if can_count_calls() else [])]
-    runs = []
+    runs: list[Run] = []
     for number in range(chosen.runs):
         work = root / f"run-{number}"
         work.mkdir()
@@ -120,18 +123,18 @@ def _measure(chosen: argparse.Namespace, root: Path) -> Report:
         results = _run(cases, runner, rounds, modes, warm=not chosen.quick)
         runs.append(Run([before, machine.load()], results))
         shutil.rmtree(work)
-    return Report(
-        made=datetime.now(UTC).isoformat(timespec="minutes"),
-        machine=machine.describe(root),
-        versions=_versions(where),
-        sizes=list(where.sizes),
-        main=where.main,
-        heavy=list(where.heavy),
-        synthetic=where.synthetic,
-        rounds=rounds,
-        quick=chosen.quick,
-        runs=runs,
-    )
+        yield Report(
+            made=datetime.now(UTC).isoformat(timespec="minutes"),
+            machine=machine.describe(root),
+            versions=_versions(where),
+            sizes=list(where.sizes),
+            main=where.main,
+            heavy=list(where.heavy),
+            synthetic=where.synthetic,
+            rounds=rounds,
+            quick=chosen.quick,
+            runs=runs,
+        )
 
 
 def _versions(where: stage.Stage) -> dict[str, str]:

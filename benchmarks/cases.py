@@ -27,8 +27,8 @@ Measurement = Callable[[], Sample]
 class Scale:
     """How much is done."""
 
-    kept: int = 11
-    """Changes after which an environment has a generation to recycle: more than siteswap keeps by default."""
+    recycling: bool = True
+    """Upgrades are made where there is a generation to recycle, too; it takes a dozen changes to have one."""
     changes: int = 20
     """How many are made while programs start."""
 
@@ -187,7 +187,7 @@ class Cases:
         """In an environment that has had so many changes that an old generation can be recycled."""
 
         def siteswap() -> Sample:
-            env = self.places.upgraded(size, self.scale.kept)
+            env = self.places.upgraded(size, recycling=self.scale.recycling)
             return self.runner.measure(self.siteswap.upgrade(env, self.places.other(env), "--no-check"))
 
         title = f"upgrade of one distribution in {size}"

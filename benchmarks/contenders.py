@@ -18,7 +18,7 @@ _NO_INDEX = ("--no-index", "--find-links")
 
 def clean_variables(root: Path) -> dict[str, str]:
     """What everybody gets: nothing of the caller's settings, and caches of the benchmark's own."""
-    led = ("UV_", "PIP_", "SITESWAP_", "PYTHON", "VIRTUAL_ENV", "CONDA_")
+    led = ("UV_", "PIP_", "SITESWAP_", "PYTHON", "VIRTUAL_ENV", "CONDA_", "XDG_")
     found = {name: value for name, value in os.environ.items() if not name.startswith(led)}
     return {
         **found,

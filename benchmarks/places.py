@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks import disk
 from benchmarks.contenders import Siteswap, Uv
-from benchmarks.measure import Command, Runner
+from benchmarks.measure import Command, RunError, Runner
 from benchmarks.stage import Stage
+
+_KEPT = 11
+"""As many generations siteswap keeps by default, with the current one."""
+_PATIENCE = 30
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,23 @@ class Places:
         """A virtual environment with the same. Nobody changes it."""
         return self._made(f"plain-{size}", lambda env: self.make_plain(env, size))
 
-    def upgraded(self, size: int, kept: int) -> Path:
-        """One of siteswap in which one distribution is changed over and over; it was so `kept` times."""
-        return self._made(f"upgraded-{size}", lambda env: self._make_upgraded(env, size, kept))
+    def upgraded(self, size: int, *, recycling: bool) -> Path:
+        """One of siteswap in which one distribution is changed over and over.
+
+        With `recycling` so often that siteswap has an old generation, as large as the others, to make the
+        next one of. Raises RunError where that does not come.
+        """
+        env = self._made(f"upgraded-{size}", lambda env: self.make_managed(env, size))
+        for attempt in range(_PATIENCE if recycling else 0):
+            if disk.version_in(env / ".siteswap/spare", self.stage.subject.name) is not None:
+                break
+            if attempt > _KEPT:
+                time.sleep(1)  # what was current a few seconds ago is left alone
+            self._run(self.siteswap.upgrade(env, self.other(env), "--no-check"))
+        else:
+            if recycling:
+                raise RunError(f"siteswap recycles nothing in {env}")
+        return env
 
     def changing(self, size: int) -> Path:
         """A plain one in which uv changes one distribution over and over."""
@@ -56,7 +75,7 @@ class Places:
     def pair(self, size: int) -> Pair:
         """Two generations that are gone between; whoever goes takes the next of its numbers."""
         if size not in self._pairs:
-            env = self._made(f"pair-{size}", lambda env: self._make_upgraded(env, size, 1))
+            env = self._made(f"pair-{size}", lambda env: self._make_pair(env, size))
             self._pairs[size] = Pair(env)
         return self._pairs[size]
 
@@ -82,10 +101,9 @@ class Places:
         had = {disk.version_in(prefix, subject.name) for prefix in prefixes}
         return f"{subject.name}=={next(version for version in subject.versions if version not in had)}"
 
-    def _make_upgraded(self, env: Path, size: int, kept: int) -> None:
+    def _make_pair(self, env: Path, size: int) -> None:
         self.make_managed(env, size)
-        for _ in range(kept):
-            self._run(self.siteswap.upgrade(env, self.other(env), "--no-check"))
+        self._run(self.siteswap.upgrade(env, self.other(env), "--no-check"))
 
     def _made(self, name: str, make: Callable[[Path], None]) -> Path:
         env = self.root / name
