@@ -357,6 +357,14 @@ class FaultyFileSystem(FileSystem):
             self._held.append(found)
         return found
 
+    def lock_directory(self, path: Path) -> Lock | None:
+        if self.dead:
+            raise Crashed
+        found = super().lock_directory(path)
+        if found is not None:
+            self._held.append(found)
+        return found
+
     def free_name(self, directory: Path, stem: str) -> Path:
         """With the number of a process that is gone, as ours is after a crash; always in the same order."""
         return directory / f"{stem}.{DEAD}.{next(self._names)}"

@@ -112,7 +112,8 @@ class Assembler:
             allowed=self._base.manifest.overlaps if self._base is not None else (),
             same=lambda path, one, other: files[one].has_same(path, files[other]),
         )
-        manifest = replace(self._manifest, overlaps=ownership.overlaps)
+        strays = self._strays_beside(ownership.owner)
+        manifest = replace(self._manifest, overlaps=ownership.overlaps, strays=strays)
         # Every virtual environment has an include directory, so that tools may put headers there.
         directories = plan.directories_of([*ownership.owner, *manifest.strays, "include/"])
         final = self._layout.generation(manifest.number)
@@ -146,6 +147,22 @@ class Assembler:
         if not stand_by:
             self._fs.rename(target, final.path)
         return Generation(self._fs, corner if stand_by else final, manifest)
+
+    def _strays_beside(self, owner: Mapping[str, str]) -> tuple[str, ...]:
+        """Files of no distribution, but for those whose place is a distribution's where that is allowed.
+
+        Raises SiteswapError (conflict) for one where a distribution needs a directory.
+        """
+        strays = self._manifest.strays
+        needed = set(plan.directories_of(owner)) if strays else set()
+        for path in strays:
+            if path in needed:
+                raise SiteswapError(
+                    Kind.CONFLICT,
+                    f"{path} is no directory, and belongs to no distribution",
+                    hint="move it away: what is to be installed has files below it",
+                )
+        return tuple(path for path in strays if not (self._allow_overlap and path in owner))
 
     def _by_age(self, members: Sequence[Member]) -> list[str]:
         """Names in order of installation: what the base has as it is, then what is new."""

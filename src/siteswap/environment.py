@@ -379,7 +379,7 @@ class Environment:
 
         Durable on return; on any exception nothing changed.
         """
-        wanted = source if isinstance(source, Request) else self._read_lock(source, options)
+        wanted = source if isinstance(source, Request) else read_lock(self.fs, source, options)
         return self._transact(
             "sync",
             command,
@@ -666,18 +666,6 @@ class Environment:
                 return tx.outcome
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _read_lock(self, path: Path, options: resolve.Options) -> LockFile:
-        hint = "siteswap export > pylock.toml makes one"
-        try:
-            text = self.fs.read_text(path, pipes=True)
-        except OSError as error:
-            raise SiteswapError(Kind.USAGE, f"cannot read {path}: {error.strerror}", hint=hint) from error
-        except UnicodeDecodeError as error:
-            raise SiteswapError(Kind.USAGE, f"cannot read {path}: it is not UTF-8 text", hint=hint) from error
-        base = self.fs.resolve(path.parent)
-        places = (base, *map(self.fs.resolve, options.directories))
-        return LockFile.parse(text, base, str(path), places)
-
     def _collect_after_commit(self, command: str) -> None:
         """Collect in bounded time, never on the way to the flip. The writer lock is still held.
 
@@ -701,3 +689,20 @@ class Environment:
 
     def _waiting(self, command: str) -> Waiting:
         return Waiting(self.fs, self.layout, self.progress, self.lock_timeout, command)
+
+
+def read_lock(fs: FileSystem, path: Path, options: resolve.Options) -> LockFile:
+    """The lock at `path`; what it names of this machine lies beside it, or where `options` say.
+
+    Raises SiteswapError (usage).
+    """
+    hint = "siteswap export > pylock.toml makes one"
+    try:
+        text = fs.read_text(path, pipes=True)
+    except OSError as error:
+        raise SiteswapError(Kind.USAGE, f"cannot read {path}: {error.strerror}", hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise SiteswapError(Kind.USAGE, f"cannot read {path}: it is not UTF-8 text", hint=hint) from error
+    base = fs.resolve(path.parent)
+    places = (base, *map(fs.resolve, options.directories))
+    return LockFile.parse(text, base, str(path), places)

@@ -23,6 +23,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import signal
 import stat
 import time
@@ -263,6 +264,20 @@ class FileSystem:
         """Seconds since something was last made, renamed or exchanged."""
         return (time.time_ns() - os.lstat(path).st_ctime_ns) / 1e9
 
+    def mount_points(self) -> list[Path]:
+        """Where file systems are mounted, directories mounted a second time included."""
+        with open("/proc/self/mountinfo", "rb") as stream:
+            fields = [line.split(b" ")[4] for line in stream]
+        octal = re.compile(rb"\\([0-7]{3})")
+        return [Path(os.fsdecode(octal.sub(lambda m: bytes([int(m[1], 8)]), path))) for path in fields]
+
+    def has_attributes(self, path: Path) -> bool:
+        """Whether a directory has attributes beyond its mode that one made anew would lack."""
+        try:
+            return any(not name.startswith("security.") for name in os.listxattr(path))
+        except OSError:
+            return False  # a file system without any
+
     def free_name(self, directory: Path, stem: str) -> Path:
         """A path in `directory` that nothing uses: pid and time make it ours."""
         return directory / f"{stem}.{os.getpid()}.{time.monotonic_ns()}"
@@ -490,6 +505,22 @@ class FileSystem:
 
     # -- changing names --------------------------------------------------------------------------
 
+    def second_name(self, path: Path, other: Path) -> None:
+        """Give a file or link another name. Atomic, not durable. Raises OSError where that cannot be."""
+        source = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            target = os.open(other.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._link(path.name, other.name, source, target)
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def remove_directory(self, path: Path) -> bool:
+        """Remove a directory if it is empty; whether it was. Atomic, not durable."""
+        return bool(self.remove_empty_directories(path.parent, [path.name]))
+
     def rename(self, source: Path, target: Path) -> None:
         """Move within one file system, replacing a file or link at `target`. Atomic, not durable."""
         self._rename(source, target)
@@ -621,6 +652,27 @@ class FileSystem:
                     hint="put the environment on a local file system (ext4, xfs, btrfs, tmpfs)",
                 ) from error
             raise
+        return Lock(descriptor)
+
+    def lock_directory(self, path: Path) -> Lock | None:
+        """Take the kernel lock of a directory itself; None when somebody else holds it.
+
+        Raises FileNotFoundError and NotADirectoryError for what is none, a link to one included;
+        SiteswapError (system) where the file system has no locks [I11].
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError as error:
+            os.close(descriptor)
+            raise SiteswapError(
+                Kind.SYSTEM,
+                f"the file system of {path} has no locks for directories: {error.strerror}",
+                hint="use a directory of a local file system (ext4, xfs, btrfs, tmpfs)",
+            ) from error
         return Lock(descriptor)
 
     def note(self, lock: Lock, text: str) -> None:

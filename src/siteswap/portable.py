@@ -1,6 +1,6 @@
 """A plain, relocatable copy of a generation: for a place without siteswap, such as a container image.
 
-Made at a hidden place beside where it will stand, then one rename. Numbers such as P3 are those of
+Made at a hidden place beside where it will stand, then one rename. Numbers such as X3 are those of
 docs/crash-safety.md.
 """
 
@@ -55,24 +55,24 @@ def copy_plain(
         )
     fs.make_directory(final.root.parent, parents=True)
     making = final.creating
-    with held, create.hold(fs, final):  # P1
+    with held, create.hold(fs, final):  # X1
         try:
-            create.clear(fs, final)  # P1: what a crash left
+            create.clear(fs, final)  # X1: what a crash left
             fs.make_directory(making, mode=0o700)
             progress.phase("copy")
-            leaks = plain.lay_out(fs, generation, layout, making, progress.step, relocatable=True)  # P2
+            leaks = plain.lay_out(fs, generation, layout, making, progress.step, relocatable=True)  # X2
             fs.publish(making)
-            fs.barrier(making)  # P3
+            fs.barrier(making)  # X3
             _require_nothing(fs, final)
-            fs.rename(making, final.root)  # P4
+            fs.rename(making, final.root)  # X4
         except BaseException:
             fs.remove_tree(making)
             fs.unlink(final.creating_lock)
             raise
         with contextlib.suppress(OSError):
-            fs.unlink(final.creating_lock)  # P5
+            fs.unlink(final.creating_lock)  # X5
         try:
-            fs.sync_directory(final.root.parent)  # P6
+            fs.sync_directory(final.root.parent)  # X6
         except OSError:
             # A failure that is reported is one [I5]: away by the same steps, each durable before the next.
             fs.rename(final.root, making)

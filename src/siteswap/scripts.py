@@ -105,3 +105,17 @@ def _head(content: bytes, root: str) -> tuple[bytes, bytes, bytes] | None:
         coding, _, rest = rest.partition(b"\n")
         coding = coding.rstrip(b"\r") + b"\n"
     return coding, options, rest
+
+
+def rebound(content: bytes, before: str, after: str) -> bytes | None:
+    """A program for another interpreter than the one that it names; None where it names none of `before`."""
+    first = shebang(before)
+    if content.startswith(first):
+        return rewritten(b"#!python\n" + content[len(first) :], after)
+    if first.startswith(b"#!/bin/sh\n") and content.startswith(b"#!/bin/sh\n"):
+        # A line that names the encoding stands between (see `rewritten`).
+        rest = first.partition(b"\n")[2]
+        coding, newline, tail = content.partition(b"\n")[2].partition(b"\n")
+        if _CODING.match(coding) and tail.startswith(rest):
+            return rewritten(b"#!python\n" + coding + newline + tail[len(rest) :], after)
+    return None

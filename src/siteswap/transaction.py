@@ -252,6 +252,11 @@ class Transaction:
         return self._candidate is not None
 
     @property
+    def candidate(self) -> Generation | None:
+        """The candidate, if there is one: to be looked at."""
+        return self._candidate
+
+    @property
     def planned(self) -> tuple[Change, ...]:
         """What the candidate changes."""
         if self._candidate is None:

@@ -66,10 +66,16 @@ def _hand_over(chosen: argparse.Namespace, words: Sequence[str]) -> None:
     Raises SiteswapError (system) for an owner who is no user of this machine, or cannot run siteswap.
     """
     from siteswap import opening, process
+    from siteswap.cli import folders
     from siteswap.cli.commands import place
     from siteswap.fs import FileSystem
 
     fs = FileSystem()
+    if "target" in chosen and folders.is_meant(chosen):
+        owner = folders.whose(chosen)
+        if owner:
+            process.start_over_as(process.account(str(owner)), words)
+        return
     layout = opening.located(fs, place(chosen))
     if chosen.verb not in ("create", "adopt", "unadopt") and fs.entry(layout.home) is None:
         return  # there is none, as we shall say

@@ -16,15 +16,16 @@ from packaging.utils import canonicalize_name
 
 from siteswap.cache import open_cache
 from siteswap.checks import dependencies
-from siteswap.cli import live, render
+from siteswap.cli import folders, live, render
 from siteswap.collect import DEFAULT_KEEP
-from siteswap.environment import Environment
+from siteswap.environment import Environment, read_lock
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fetch import without_password
+from siteswap.folder import Folder, FolderOutcome
 from siteswap.fs import FileSystem, access_of
 from siteswap.gates import Gates
 from siteswap.generation import Generation, read_current
-from siteswap.layout import Number
+from siteswap.layout import Layout, Number
 from siteswap.manifest import Distribution
 from siteswap.progress import Progress
 from siteswap.requirements import Request, parse_file, parse_line
@@ -121,7 +122,8 @@ def _unadopt(chosen: argparse.Namespace) -> None:
 
 
 def _install(chosen: argparse.Namespace) -> None:
-    environment, fs = _open(chosen), FileSystem()
+    folder = _folder(chosen)
+    environment, fs = _open(chosen) if folder is None else None, FileSystem()
     request = Request(
         tuple(parse_line(text, Path.cwd(), fs) for text in chosen.requirements)
         + tuple(parse_line(text, Path.cwd(), fs, editable=True) for text in chosen.editable)
@@ -131,6 +133,20 @@ def _install(chosen: argparse.Namespace) -> None:
     if not request.requirements and not chosen.upgrade:
         raise SiteswapError(Kind.USAGE, "nothing to install", hint="name a requirement, or a file with -r")
     request = request.plus(_constraints(chosen))
+    if environment is None:
+        assert folder is not None
+        if chosen.target and any(item.editable for item in request.requirements):
+            raise SiteswapError(
+                Kind.USAGE,
+                "nothing in a --target directory can be editable: Python reads no .pth files there",
+                hint="install the tree itself, or use an environment",
+            )
+        done = folder.install(
+            request, _options(chosen), gates=_folder_gates(folder, chosen), upgrade=chosen.upgrade,
+            allow_overlap=chosen.allow_overlap, dry_run=chosen.dry_run, compile_all=chosen.compile,
+            command=chosen.typed,
+        )  # fmt: skip
+        return _report_folder(done, chosen)
     outcome = environment.install(
         request,
         _options(chosen),
@@ -145,6 +161,11 @@ def _install(chosen: argparse.Namespace) -> None:
 
 
 def _uninstall(chosen: argparse.Namespace) -> None:
+    folder = _folder(chosen)
+    if folder is not None:
+        gates = _folder_gates(folder, chosen)
+        done = folder.uninstall(chosen.names, gates=gates, dry_run=chosen.dry_run, command=chosen.typed)
+        return _report_folder(done, chosen)
     environment = _open(chosen)
     outcome = environment.uninstall(
         chosen.names, gates=_gates(environment, chosen), dry_run=chosen.dry_run, command=chosen.typed
@@ -157,6 +178,14 @@ def _sync(chosen: argparse.Namespace) -> None:
     source: Path | Request = path
     if not (path.name == "pylock.toml" or (path.name.startswith("pylock.") and path.suffix == ".toml")):
         source = _read_file(chosen.file, chosen).plus(_constraints(chosen))
+    folder = _folder(chosen)
+    if folder is not None:
+        wanted = source if isinstance(source, Request) else read_lock(folder.fs, source, _options(chosen))
+        done = folder.sync(
+            wanted, _options(chosen), gates=_folder_gates(folder, chosen), allow_overlap=chosen.allow_overlap,
+            dry_run=chosen.dry_run, compile_all=chosen.compile, command=chosen.typed,
+        )  # fmt: skip
+        return _report_folder(done, chosen)
     environment = _open(chosen)
     outcome = environment.sync(
         source,
@@ -193,7 +222,8 @@ def _exec(chosen: argparse.Namespace) -> None:
 
 
 def _list(chosen: argparse.Namespace) -> None:
-    distributions = _as_it_is(_generation(chosen))
+    folder = _folder(chosen)
+    distributions = folder.list() if folder is not None else _as_it_is(_generation(chosen))
     if chosen.json:
         _print_json(render.list_json(distributions, _gone(distributions)))
     else:
@@ -240,16 +270,21 @@ def _export(chosen: argparse.Namespace) -> None:
     if chosen.plain:
         _export_plain(chosen)
         return
-    generation = _generation(chosen)
-    distributions = _as_it_is(generation)
-    lock = generation.lock_file()
+    folder = _folder(chosen)
+    if folder is not None:
+        distributions: Sequence[Distribution] = folder.list()
+        lock, python = folder.lock(), folder.python
+    else:
+        generation = _generation(chosen)
+        distributions = _as_it_is(generation)
+        lock, python = generation.lock_file().noting(generation.manifest.requirements), generation.interpreter
     if chosen.format != "requirements":
-        text = lock.noting(generation.manifest.requirements).text
+        text = lock.text
         outside = [item.title for item in distributions if item.name not in lock.names]
         if outside:
             chosen.view.note(f"installed by another tool, so not in the lock: {', '.join(outside)}")
     else:
-        direct = {item.name: item.location_line for item in lock.direct(generation.interpreter)}
+        direct = {item.name: item.location_line for item in lock.direct(python)}
         lines = [direct.get(item.name) or f"{item.name}=={item.version}" for item in distributions]
         text = "".join(f"{line}\n" for line in lines)
     if chosen.output:
@@ -497,6 +532,28 @@ def _open(chosen: argparse.Namespace) -> Environment:
         )
     view: Progress = chosen.view
     return Environment.open(path, progress=view, lock_timeout=getattr(chosen, "lock_timeout", None))
+
+
+def _folder(chosen: argparse.Namespace) -> Folder | None:
+    """The plain directory that the command is about; None where it is about an environment."""
+    if not folders.is_meant(chosen):
+        return None
+    if getattr(chosen, "generation", None):
+        raise SiteswapError(Kind.USAGE, "a plain directory has no generations", hint="leave --generation out")
+    return folders.open_folder(chosen)
+
+
+def _folder_gates(folder: Folder, chosen: argparse.Namespace) -> Gates:
+    return _gates(Environment(Layout(folder.place.top), folder.fs, progress=chosen.view), chosen)
+
+
+def _report_folder(outcome: FolderOutcome, chosen: argparse.Namespace) -> None:
+    chosen.done = outcome.committed
+    chosen.view.stop()
+    if chosen.json:
+        _print_json(folders.outcome_json(outcome))
+    else:
+        print(render.printable_lines(folders.outcome_text(outcome, dry_run=chosen.dry_run)))
 
 
 def _generation(chosen: argparse.Namespace) -> Generation:

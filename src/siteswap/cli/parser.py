@@ -54,6 +54,20 @@ def _verb(
     return verb
 
 
+def _folder(verb: argparse.ArgumentParser) -> None:
+    group = verb.add_argument_group("a plain directory instead of an environment, as pip and uv spell it")
+    group.add_argument("-t", "--target", metavar="DIR", help="this directory, with programs in DIR/bin")
+    group.add_argument(
+        "-p", "--python", metavar="PY",
+        help="the site-packages of this interpreter; with --target: the interpreter that DIR is for",
+    )  # fmt: skip
+    group.add_argument("--system", action="store_true", help="the site-packages of python3 on PATH")
+    group.add_argument(
+        "--break-system-packages", action="store_true",
+        help="go on where the interpreter's packages are managed by another program (PEP 668)",
+    )  # fmt: skip
+
+
 def _changing(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--json", action="store_true", help="the result as JSON on stdout")
     verb.add_argument(
@@ -236,6 +250,7 @@ def _install(verbs: _Verbs) -> None:
     verb.add_argument(
         "-U", "--upgrade", action="store_true", help="newest that fits, of REQ or (without) of everything"
     )
+    _folder(verb)
     _resolving(verb)
     _gates(verb)
     _changing(verb)
@@ -249,6 +264,7 @@ def _uninstall(verbs: _Verbs) -> None:
         "siteswap uninstall flask",
     )
     verb.add_argument("names", nargs="+", metavar="NAME")
+    _folder(verb)
     _gates(verb)
     _changing(verb)
 
@@ -260,6 +276,7 @@ def _sync(verbs: _Verbs) -> None:
         "--extra", action="append", default=[], metavar="NAME", help="an extra of that pyproject.toml"
     )
     verb.add_argument("--group", action="append", default=[], metavar="NAME", help="a dependency group of it")
+    _folder(verb)
     _resolving(verb)
     _gates(verb)
     _changing(verb)
@@ -267,6 +284,7 @@ def _sync(verbs: _Verbs) -> None:
 
 def _reading(verbs: _Verbs) -> None:
     verb = _verb(verbs, "list", "list what is installed")
+    _folder(verb)
     verb.add_argument("--generation", metavar="N", help="in generation or tag N (default: the current one)")
     verb.add_argument("--json", action="store_true", help="as JSON")
     verb = _verb(verbs, "show", "show what is known of a distribution", "siteswap show flask")
@@ -277,6 +295,7 @@ def _reading(verbs: _Verbs) -> None:
         verbs, "export", "write a lock file of what is installed, or make a plain copy of it",
         "siteswap export > pylock.toml",
     )  # fmt: skip
+    _folder(verb)
     verb.add_argument("--format", choices=("pylock", "requirements"), help="default: pylock")
     verb.add_argument("--generation", metavar="N", help="of generation or tag N (default: the current one)")
     verb.add_argument("-o", "--output", metavar="FILE", help="write here instead of stdout")
