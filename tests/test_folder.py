@@ -232,14 +232,35 @@ def test_two_commands_wait_for_each_other(on: Install, siteswap: Siteswap, top: 
         assert on("-U", "demo", "--lock-timeout", "0").status == 3
 
 
-def test_what_others_put_there_meanwhile_is_not_lost(on: Install, top: Path) -> None:
-    """A file that comes while the new tree is made: the command fails, and nothing changed."""
+def test_an_exchange_killed_at_any_change(
+    on: Install, siteswap: Siteswap, top: Path, versions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL at changes of the disk around the exchange: exactly one version, without any recovery."""
     on("demo==1.0").ok()
-    busy = on("-U", "demo", "--check", f"touch {top}/meanwhile")
-    if "Permission denied" in busy.err or not (top / "meanwhile").exists():
-        pytest.skip("checks are confined here, as they should be")
-    assert busy.status == 3
-    assert (top / "demo/only1.py").exists()
+    patterns = {"1.0": everything(top)}
+    words = ("install", "--target", top, "--no-index", "--find-links", versions, "--no-check")
+    whole = killing.run(0, signal.SIGKILL, *words, "demo==2.0")
+    assert whole.status == 0, whole.err
+    patterns["2.0"], old, seen = everything(top), "2.0", set()
+    count = whole.changes
+    for at in range(1, count + 1) if STRESS else range(count // 4, count, count // 10):
+        wanted = "1.0" if old == "2.0" else "2.0"
+        ended = killing.run(at, signal.SIGKILL, *words, f"demo=={wanted}")
+        now = everything(top)
+        old = "1.0" if "demo/only1.py" in now else "2.0"
+        assert not ended.reported_success or old == wanted
+        assert _without_notes(now) == _without_notes(patterns[old]), at
+        seen.add("new" if old == wanted else "old")
+    siteswap("list", "--target", top).ok()
+    assert siblings(top) == {"plain"}
+    with capsys.disabled():
+        print(f"\n    killed: {seen}", end="")
+    assert seen == {"old", "new"}
+
+
+def _without_notes(found: dict[str, bytes]) -> dict[str, bytes]:
+    """Without what says which version was asked for by which words."""
+    return {path: content for path, content in found.items() if "dist-info" not in path}
 
 
 # -- interpreters ----------------------------------------------------------------------------------
