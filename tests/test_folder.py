@@ -193,6 +193,22 @@ def test_a_link_leads_nothing_out_of_place(on: Install, top: Path, tmp_path: Pat
     assert "demo is no directory" in refused.err
 
 
+@pytest.mark.parametrize("journal", [False, True])
+def test_nothing_behind_a_link_is_removed(
+    on: Install, siteswap: Siteswap, top: Path, tmp_path: Path, journal: bool
+) -> None:
+    """A RECORD that names files through a link: they are somebody else's."""
+    on("demo==1.0").ok()
+    (top / "demo").rename(tmp_path / "elsewhere")
+    (top / "demo").symlink_to("../elsewhere")
+    if journal:
+        (top / "private").mkdir(mode=0o700)
+    there = everything(tmp_path / "elsewhere")
+    siteswap("uninstall", "--target", top, "demo").ok()
+    assert everything(tmp_path / "elsewhere") == there
+    assert everything(top).keys() == {"demo"}
+
+
 def test_places_that_are_none(siteswap: Siteswap, env: Path, tmp_path: Path) -> None:
     """Environments, virtual environments, files, and options that do not go together."""
     for target in (env, env / "lib", env / ".siteswap/current/share"):

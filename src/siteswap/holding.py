@@ -203,7 +203,8 @@ def _held(
     except (OSError, UnicodeDecodeError, csv.Error):
         return None
     for row in rows:
-        if row.path not in kinds:  # outside of what was walked: a program, data
+        # Outside of what was walked: a program, data. Never what only a link leads to: that is elsewhere.
+        if row.path not in kinds and not place.whole and not _behind_a_link(fs, place, row.path):
             found = fs.entry(place.anchor / row.path)
             if found is not None:
                 kinds[row.path] = found.kind
@@ -213,6 +214,13 @@ def _held(
         item = replace(item, key=str(known["key"]), origin=known.get("origin"), foreign=False)
     own = f"{dist_info}/RECORD"
     return Held(item, dist_info, tuple(row for row in rows if row.path != own), (), known)
+
+
+def _behind_a_link(fs: FileSystem, place: Place, path: str) -> bool:
+    found = (
+        fs.entry(place.anchor / parent) for parent in plan.directories_of([path]) if parent not in place.above
+    )
+    return any(entry is not None and entry.kind == "link" for entry in found)
 
 
 def _rows(text: str, dist_info: str, place: Place) -> list[plan.Row]:

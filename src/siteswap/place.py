@@ -50,6 +50,12 @@ class Place:
         """Where files are staged that go in one by one, and the journal of that."""
         return self.top / f".{CHANGING}"
 
+    @property
+    def above(self) -> set[str]:
+        """The directories that everything is below: where a link leads there, it is the interpreter's own."""
+        parts = [base.split("/") for base in (*self.sites, self.scripts, self.headers, self.data)]
+        return {"/".join(names[:end]) for names in parts for end in range(1, len(names) + 1)} - {""}
+
     def outer(self, path: str, interpreter: Interpreter, *, pure: bool) -> str:
         """Where a file goes that has this path in an environment of that interpreter."""
         schemes = interpreter.schemes

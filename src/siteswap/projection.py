@@ -193,8 +193,7 @@ def _with_surroundings(fs: FileSystem, holding: Holding, coming: Iterable[str]) 
     """The holding with what is at the paths of new files outside of what was walked: programs, data."""
     place, kinds, strays = holding.place, dict(holding.kinds), set(holding.strays)
     owned = holding.owners()
-    bases = {*place.sites, place.scripts, place.headers, place.data}
-    above = {directory for base in bases for directory in plan.directories_of([f"{base}/"])}
+    above = set() if place.whole else place.above
     for path in sorted({*coming, *plan.directories_of(coming)}):
         found = fs.entry(place.anchor / path) if path not in kinds and path not in above else None
         if found is not None:

@@ -377,8 +377,7 @@ class Journal:
         # A link on the way to a base directory is the interpreter's own (/lib leads to /usr/lib).
         there = [path for path, entry in entries.items() if entry and entry.kind != "file"]
         place = self._place
-        bases = (*place.sites, place.scripts, place.headers, place.data)
-        lasting = set() if place.whole else set(directories_of(f"{base}/" for base in bases))
+        lasting = set() if place.whole else place.above
         planned = moves.plan(list(new), was, replaced, there, lasting)
         self._require_one_disk(planned)
         fs.make_directory(self._home / "new")
