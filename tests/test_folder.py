@@ -259,7 +259,7 @@ def test_an_exchange_killed_at_any_change(
     assert whole.status == 0, whole.err
     patterns["2.0"], old, seen = everything(top), "2.0", set()
     count = whole.changes
-    for at in range(1, count + 1) if STRESS else range(count // 4, count, count // 10):
+    for at in range(1, count + 1) if STRESS else range(count // 4, count, count // 8):
         wanted = "1.0" if old == "2.0" else "2.0"
         ended = killing.run(at, signal.SIGKILL, *words, f"demo=={wanted}")
         now = everything(top)
@@ -267,8 +267,8 @@ def test_an_exchange_killed_at_any_change(
         assert not ended.reported_success or old == wanted
         assert _without_notes(now) == _without_notes(patterns[old]), at
         seen.add("new" if old == wanted else "old")
-    siteswap("list", "--target", top).ok()
-    assert siblings(top) == {"plain"}
+        siteswap("list", "--target", top).ok()
+        assert siblings(top) == {"plain"}
     with capsys.disabled():
         print(f"\n    killed: {seen}", end="")
     assert seen == {"old", "new"}
@@ -324,7 +324,7 @@ def test_site_packages_of_an_interpreter(
     assert (own / "share/demo.txt").read_text() == "2.0"
     seen, old = set(), "2.0"
     count = whole.changes
-    moments = range(1, count + 1) if STRESS else sorted({*range(count - 60, count, 9), count // 2})
+    moments = range(1, count + 1) if STRESS else sorted({*range(count - 60, count, 15), count // 2})
     for at in moments:
         wanted = "1.0" if old == "2.0" else "2.0"
         ended = killing.run(at, signal.SIGKILL, "install", *more, f"demo=={wanted}")
