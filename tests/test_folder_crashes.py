@@ -357,7 +357,7 @@ def test_looking_again_is_what_notices_it(world: World, monkeypatch: pytest.Monk
 # -- errors ----------------------------------------------------------------------------------------
 
 
-def faults(run: Run) -> Iterator[Failure]:
+def faults(run: Run, every: bool) -> Iterator[Failure]:
     """Each sync and some other places in the program that change the disk; all in the wide run."""
     wanted: dict[str, int] = {}
     for index, operation in enumerate(run.journal.operations):
@@ -366,7 +366,7 @@ def faults(run: Run) -> Iterator[Failure]:
         wanted.setdefault(f"{operation.kind} {operation.code}", index)
     places = range(run.count) if STRESS else sorted(set(wanted.values()))
     for turn, index in enumerate(places):
-        if not STRESS and turn % 3 and not run.journal.operations[index].syncs:
+        if not every and turn % 3 and not run.journal.operations[index].syncs:
             continue
         number = (errno.ENOSPC, errno.EIO, errno.EROFS)[turn % 3]
         yield Failure(index, number)
@@ -419,15 +419,15 @@ def fail(run: Run, fault: Failure) -> str:
     return ended
 
 
-def all_errors(run: Run) -> collections.Counter[str]:
-    return collections.Counter(fail(run, fault) for fault in reversed(list(faults(run))))
+def all_errors(run: Run, every: bool = True) -> collections.Counter[str]:
+    return collections.Counter(fail(run, fault) for fault in reversed(list(faults(run, every))))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda item: item.name)
 def test_an_error_at_any_operation_is_reported_and_changes_nothing(
     world: World, scenario: Scenario, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    histogram = all_errors(Run(world, scenario, monkeypatch))
+    histogram = all_errors(Run(world, scenario, monkeypatch), STRESS)
     assert histogram["refused"] > 5
     with capsys.disabled():
         print(f"\n    {scenario.name}: {histogram.total()} errors;", dict(sorted(histogram.items())), end="")
