@@ -464,7 +464,7 @@ def prepare(
     env: Path, wheels: Path, *requirements: str, uninstall: str | None = None, with_spare: bool = False
 ) -> None:
     """Bring an environment into a state quickly: through the API, untried."""
-    from siteswap import collect
+    from siteswap import collect, housekeeping
     from siteswap.environment import Environment
     from siteswap.fs import FileSystem
     from siteswap.gates import Gates
@@ -481,7 +481,7 @@ def prepare(
     if with_spare:
         grace, collect.GRACE_SECONDS = collect.GRACE_SECONDS, 0.0
         try:
-            environment._sweep(1, seconds=None, spare=True, command="")
+            housekeeping.sweep(environment._waiting(""), 1, seconds=None, spare=True)
         finally:
             collect.GRACE_SECONDS = grace
 

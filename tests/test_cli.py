@@ -780,6 +780,7 @@ def test_work_of_another_tool_is_carried_along(
     assert "other tool" in siteswap("list", "-e", env).ok().out
     done = install("later").ok()
     assert "another tool installed foreign 1.0: carried along" in done.err
+    assert "siteswap exec -- uv pip …" in done.err
     assert "another tool removed doomed" in done.err
     assert listed(siteswap, env).keys() == {"mine", "foreign", "later"}
     assert run_python(env / "bin/python", "import foreign; print(foreign.__version__)") == "1.0"

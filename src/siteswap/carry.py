@@ -104,6 +104,8 @@ def notes(drift: Drift) -> list[str]:
     removed = [name for name in drift.removed if name not in replaced]
     if removed:
         found.append(f"another tool removed {', '.join(removed)}")
+    if drift.foreign or removed:
+        found.append("siteswap exec -- uv pip … (or any other tool) makes such a change a transaction")
     if drift.damaged:
         found.append(f"files of {', '.join(drift.damaged)} are missing: they are brought back")
     new = [path for path in drift.strays if path not in drift.carried]

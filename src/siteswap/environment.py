@@ -7,50 +7,46 @@ writer lock.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siteswap import (
-    adopt,
     collect,
-    create,
-    duplicate,
     flip,
+    housekeeping,
     interpreter,
     lease,
     log,
     opening,
-    portable,
     process,
-    remains,
     resolve,
     settings,
-    unadopt,
+    tags,
 )
 from siteswap.cache import Cache, open_cache
-from siteswap.errors import REPAIR_HINT, Kind, SiteswapError
+from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem, access_of
 from siteswap.gates import Gates
 from siteswap.generation import Generation, listed, no_generation, read_current
-from siteswap.inspection import Inspection
 from siteswap.layout import Layout, Number
 from siteswap.lockfile import LockFile
 from siteswap.manifest import Change, Manifest, Operation, changes
 from siteswap.progress import Progress
-from siteswap.recovery import recover
 from siteswap.requirements import Request
 from siteswap.transaction import Outcome, Transaction
 from siteswap.verdict import Verdict
 from siteswap.waiting import Waiting
 from siteswap.workspace import BUSY_VARIABLE
 
+if TYPE_CHECKING:
+    from siteswap.adopt import Adopted
+    from siteswap.portable import Copied
+    from siteswap.unadopt import Unadopted
+
 _RETRIES = 3
-_COLLECT_SECONDS = 1.0
-"""How long collecting after a commit may take before the rest is left to the next one."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +122,12 @@ class Environment:
         current generation holds, or the one that number or tag names, and with its Python. Raises
         SiteswapError (usage) when something is at `path`, or there is no such interpreter.
         """
+        from siteswap import create
+
         opening.require_linux()
         if copy_of is not None:
+            from siteswap import duplicate
+
             other = Environment.open(copy_of)
             source = other.generation(other.find(generation)) if generation else other.current
             copying = duplicate.Duplicate(source, other.layout, python, command, progress or Progress())
@@ -148,13 +148,15 @@ class Environment:
         python: str | None = None,
         command: str = "",
         progress: Progress | None = None,
-    ) -> adopt.Adopted:
+    ) -> Adopted:
         """Make another tool's virtual environment one of ours, at the same path: atomic, durable on return.
 
         What is wrong with its content is told; with `strict` it is refused. `python` names its base
         interpreter, where that is not where it was, in the same version. On any exception it
         is as it was. Raises SiteswapError: usage for what is none, busy when it changes meanwhile.
         """
+        from siteswap import adopt
+
         opening.require_linux()
 
         def gates(fs: FileSystem, root: Path) -> Gates:
@@ -180,7 +182,7 @@ class Environment:
         progress: Progress | None = None,
         lock_timeout: float | None = None,
         fs: FileSystem | None = None,
-    ) -> unadopt.Unadopted:
+    ) -> Unadopted:
         """Make an environment a plain virtual environment again, at the same path: atomic, durable on return.
 
         What the current generation holds stays, the others and the tags are given up. Programs that run keep
@@ -188,6 +190,8 @@ class Environment:
         it is as it was. `fs` makes files with its access. Raises SiteswapError: usage where there are tags
         (without `drop_tags`) or no environment, busy when it changes meanwhile.
         """
+        from siteswap import remains, unadopt
+
         opening.require_linux()
         final = opening.located(FileSystem(), Path(path))
         if remains.is_plain(FileSystem(), final):
@@ -241,12 +245,14 @@ class Environment:
             Kind.USAGE, f"{text!r} is neither a generation nor a tag", hint="see siteswap history"
         )
 
-    def copy_plain(self, path: Path | str, number: Number | None = None) -> portable.Copied:
+    def copy_plain(self, path: Path | str, number: Number | None = None) -> Copied:
         """Make a plain virtual environment that may be moved of a generation (the current one by default).
 
         Atomic, and durable on return; changes nothing here. Raises SiteswapError (usage) when something
         is at `path`.
         """
+        from siteswap import portable
+
         where = self.generation(number) if number is not None else self.current
         return portable.copy_plain(where, self.layout, Path(path), self.progress)
 
@@ -277,17 +283,8 @@ class Environment:
         )
 
     def tags(self) -> dict[str, Number]:
-        """Names that keep generations."""
-        if self.fs.entry(self.layout.tags) is None:
-            return {}
-        try:
-            return {
-                name: Number(number) for name, number in json.loads(self.fs.read(self.layout.tags)).items()
-            }
-        except (ValueError, AttributeError, TypeError) as error:
-            raise SiteswapError(
-                Kind.DAMAGED, f"{self.layout.tags} cannot be read: {error}", hint=REPAIR_HINT
-            ) from error
+        """Names that keep generations. Raises SiteswapError (damaged)."""
+        return tags.read(self.fs, self.layout)
 
     def users(self) -> list[lease.User]:
         """Processes of this machine that use a generation, as far as this user may look."""
@@ -452,40 +449,20 @@ class Environment:
     def tag(self, number: Number, name: str) -> None:
         """Name a generation, which keeps it. Durable on return. Raises SiteswapError (usage)."""
         opening.require_writable(self.fs, self.layout)
-        odd = not name.isprintable() or any(c.isspace() or c == "/" for c in name)
-        if not name or name.isdecimal() or odd:
-            raise SiteswapError(
-                Kind.USAGE,
-                f"{name!r} cannot be a tag",
-                hint="a tag has no spaces or slashes and is no number",
-            )
+        tags.require_name(name)
         with self._waiting(f"tag {name}").flip():
-            tags = self.tags()
-            self._keep_tags({**tags, name: self.generation(number).number}, tags)
+            before = self.tags()
+            tags.replace(self.fs, self.layout, {**before, name: self.generation(number).number}, before)
 
     def untag(self, name: str) -> None:
         """Take a name off its generation. Durable on return. Raises SiteswapError (usage)."""
         opening.require_writable(self.fs, self.layout)
         with self._waiting(f"tag --delete {name}").flip():
-            tags = self.tags()
-            if name not in tags:
+            before = self.tags()
+            if name not in before:
                 raise SiteswapError(Kind.USAGE, f"there is no tag {name!r}", hint="see siteswap history")
-            self._keep_tags({other: tags[other] for other in tags if other != name}, tags)
-
-    def _keep_tags(self, tags: dict[str, Number], before: dict[str, Number]) -> None:
-        """Durable on return; on an error they are what they were."""
-
-        def keep(found: dict[str, Number]) -> None:
-            text = json.dumps(found, indent=1, sort_keys=True) + "\n"
-            self.fs.replace(self.layout.tags, text.encode())
-
-        try:
-            keep(tags)
-        except OSError:
-            # The new ones may stand there, only not for good: a failure that is reported is one [I5].
-            if self.tags() != before:
-                keep(before)
-            raise
+            after = {other: before[other] for other in before if other != name}
+            tags.replace(self.fs, self.layout, after, before)
 
     # -- checking --------------------------------------------------------------------------------
 
@@ -532,6 +509,8 @@ class Environment:
         Holds its lease meanwhile, so that it is not removed; takes no other lock. The
         verdict is kept in the log where this user may write there. Raises CheckError.
         """
+        from siteswap.inspection import Inspection
+
         where = self.generation(number if number is not None else read_current(self.fs, self.layout))
         inspection = Inspection(self.fs, self.layout, lambda: self._cache or open_cache(), self.progress)
         return inspection.run(where, gates or self.gates(), options, command)
@@ -548,24 +527,7 @@ class Environment:
 
     def plan_collection(self, keep: int = collect.DEFAULT_KEEP) -> list[collect.Verdict]:
         """What `gc` would do with each generation, and why. Changes nothing."""
-        return self._plan(keep, self.users())
-
-    def _plan(self, keep: int, users: Sequence[lease.User]) -> list[collect.Verdict]:
-        operations = flip.history(self.fs, self.layout)
-        known = flip.published(operations)
-        numbers = [
-            number
-            for number, kind in listed(self.fs, self.layout).items()
-            if kind == "directory" and number in known
-        ]
-        return collect.plan(
-            numbers,
-            read_current(self.fs, self.layout),
-            collect.recently_current(operations),
-            keep,
-            self.tags(),
-            users,
-        )
+        return housekeeping.plan(self.fs, self.layout, keep, self.users())
 
     def gc(
         self, keep: int = collect.DEFAULT_KEEP, *, command: str = ""
@@ -575,29 +537,7 @@ class Environment:
         Takes the writer lock, so that nobody builds on what goes; the flip lock only to detach.
         """
         opening.require_writable(self.fs, self.layout)
-        waiting = self._waiting(command)
-        with waiting.writer():
-            recover(self.fs, self.layout, waiting.flip)
-            gone, verdicts = self._sweep(keep, seconds=None, spare=False, command=command)
-            if self.fs.entry(self.layout.spare) is not None:
-                # Out of the way by one rename first: a crash while it is emptied must not leave half a spare.
-                self.fs.move_directory(self.layout.spare, self.fs.free_name(self.layout.staging, "spare"))
-            collect.clear(self.fs, self.layout)
-        return gone, verdicts
-
-    def _sweep(
-        self, keep: int, *, seconds: float | None, spare: bool, command: str
-    ) -> tuple[list[Number], list[collect.Verdict]]:
-        with self._waiting(command).flip():
-            verdicts = self._plan(keep, ())
-            if all(verdict.keep for verdict in verdicts):
-                return [], verdicts  # nothing may go, whoever uses it: no need to look at every process
-            users = self.users()
-            verdicts = self._plan(keep, users)
-            gone, stays = collect.sweep(self.fs, self.layout, verdicts, users, seconds=seconds)
-        collect.settle(self.fs, self.layout, spare=spare)  # G4, G5
-        late = {verdict.number: verdict for verdict in stays}
-        return gone, [late.get(item.number, item) for item in verdicts if item.number not in gone]
+        return housekeeping.gc(self._waiting(command), keep)
 
     # -- running ---------------------------------------------------------------------------------
 
@@ -661,21 +601,10 @@ class Environment:
                 if tx.outcome is None:
                     return Outcome(tx.base.number, tx.base.number, (), committed=False, notes=tx.notes)
                 with process.uninterruptible(too_late=lambda: True):
-                    self._collect_after_commit(command)
+                    housekeeping.after_commit(self._waiting(command))
                     tx.discard()
                 return tx.outcome
         raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _collect_after_commit(self, command: str) -> None:
-        """Collect in bounded time, never on the way to the flip. The writer lock is still held.
-
-        What goes wrong here must not turn a durable commit into a failure: it is told, and
-        the next command tries again.
-        """
-        try:
-            self._sweep(collect.DEFAULT_KEEP, seconds=_COLLECT_SECONDS, spare=True, command=command)
-        except (OSError, SiteswapError) as error:
-            self.progress.note(f"old generations could not be collected: {error}")
 
     def _previous(self, current: Generation) -> Number:
         base = current.manifest.base

@@ -15,7 +15,7 @@ from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact, LockFile
 from siteswap.manifest import Distribution, Interpreter
 from siteswap.requirements import Request, Requirement
-from siteswap.sources import ISOLATED, Way, settled
+from siteswap.ways import ISOLATED, Way, settled
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ from siteswap.recovery import recover
 from siteswap.requirements import Request, Requirement
 from siteswap.target import Planner, Target, asked_in
 from siteswap.traces import Traces
-from siteswap.verdict import Check, CheckError, Verdict
+from siteswap.verdict import Check, CheckError, Verdict, told
 from siteswap.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ class Transaction:
 
         Returns what each distribution was seen to import.
         """
-        from siteswap.trial import Trial, told
+        from siteswap.trial import Trial
 
         home = self._scratch / "home"
         self._fs.make_directory(home)

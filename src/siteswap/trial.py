@@ -8,7 +8,7 @@ in the same way before is told. A generation that is tried by itself
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -320,14 +320,3 @@ def _told(finding: Finding) -> Finding:
 
 def _count(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or one + 's'}"
-
-
-def told(findings: Iterable[Finding]) -> list[str]:
-    """What to tell of findings that do not block."""
-    lines = []
-    for item in findings:
-        if item.standing is Standing.UNCHANGED:
-            lines.append(f"not new: {item}")
-        elif item.standing is Standing.TOLD:
-            lines.append(str(item))
-    return lines

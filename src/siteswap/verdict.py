@@ -237,3 +237,14 @@ _VARYING = re.compile(r"0x[0-9a-fA-F]+|/\S*/\.siteswap/generations/[0-9]+|[0-9]+
 def _same_words(message: str) -> str:
     """The message without what differs from one run to the next."""
     return _VARYING.sub("#", message)
+
+
+def told(findings: Iterable[Finding]) -> list[str]:
+    """What to tell of findings that do not block."""
+    lines = []
+    for item in findings:
+        if item.standing is Standing.UNCHANGED:
+            lines.append(f"not new: {item}")
+        elif item.standing is Standing.TOLD:
+            lines.append(str(item))
+    return lines

@@ -37,7 +37,8 @@ from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact
 from siteswap.manifest import Interpreter
 from siteswap.progress import Progress as Whole
-from siteswap.sources import ISOLATED, Builder, Way, state_of
+from siteswap.sources import Builder
+from siteswap.ways import ISOLATED, Way, state_of
 
 if TYPE_CHECKING:
     from installer.scripts import ScriptSection

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable
-from importlib import resources
+from pathlib import Path
 
 _HERE = """"$(
     if [ -n "${BASH_VERSION-}" ]; then
@@ -64,7 +64,7 @@ def _plain(text: str) -> str:
 
 
 def _template(name: str) -> str:
-    return resources.files(__package__).joinpath(f"{name}.in").read_text("utf-8")
+    return Path(__file__).with_name(f"{name}.in").read_text("utf-8")
 
 
 def _fish(text: str) -> str:

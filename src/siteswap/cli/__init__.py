@@ -67,7 +67,7 @@ def _hand_over(chosen: argparse.Namespace, words: Sequence[str]) -> None:
     """
     from siteswap import opening, process
     from siteswap.cli import folders
-    from siteswap.cli.commands import place
+    from siteswap.cli.shared import place
     from siteswap.fs import FileSystem
 
     fs = FileSystem()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siteswap import interpreter, opening
 from siteswap.errors import Kind, SiteswapError
-from siteswap.folder import Folder, FolderOutcome
 from siteswap.fs import FileSystem
 from siteswap.layout import Layout
+
+if TYPE_CHECKING:
+    from siteswap.folder import Folder, FolderOutcome
 
 SYSTEM = "python3"
 """What --system means: the interpreter of that name, first on PATH."""
@@ -43,6 +45,8 @@ def is_meant(chosen: argparse.Namespace) -> bool:
 
 def open_folder(chosen: argparse.Namespace) -> Folder:
     """The directory that was named. Raises SiteswapError."""
+    from siteswap.folder import Folder
+
     about: Any = {"progress": chosen.view, "lock_timeout": getattr(chosen, "lock_timeout", None)}
     if chosen.target:
         return Folder.target(chosen.target, python=chosen.python, **about)

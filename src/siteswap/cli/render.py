@@ -8,21 +8,20 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from siteswap import collect
-from siteswap.adopt import Adopted
 from siteswap.doctor.findings import Cure, Finding, Kind, Severity, damage
-from siteswap.environment import Past
 from siteswap.layout import Layout
 from siteswap.lease import User, describe
 from siteswap.manifest import Change, Distribution, Manifest, Operation, changes
-from siteswap.portable import Copied
-from siteswap.transaction import Outcome
-from siteswap.trial import told
-from siteswap.unadopt import Unadopted
-from siteswap.verdict import Verdict
+from siteswap.verdict import Verdict, told
 
 if TYPE_CHECKING:
+    from siteswap import collect
+    from siteswap.adopt import Adopted
     from siteswap.doctor.repair import Repaired
+    from siteswap.environment import Past
+    from siteswap.portable import Copied
+    from siteswap.transaction import Outcome
+    from siteswap.unadopt import Unadopted
 
 
 def outcome_text(outcome: Outcome, *, dry_run: bool = False) -> str:
