@@ -373,7 +373,8 @@ class Assembler:
         for path in sorted(obsolete, reverse=True):
             self._fs.remove_tree(target / path / "__pycache__")
         self._fs.remove_empty_directories(target, sorted(obsolete, reverse=True))
-        self._fs.make_directories(target, directories)
+        had = set(old_directories)
+        self._fs.make_directories(target, [path for path in directories if path not in had])
         return in_place
 
     def _usable_spare(self, manifest: Manifest) -> Generation | None:
