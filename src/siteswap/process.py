@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import pwd
+import select
 import signal
 import subprocess
 import sys
@@ -73,6 +74,27 @@ def owner_account(uid: int, gid: int) -> Account:
         return Account(str(uid), uid, gid, (gid,))
 
 
+def _wait(child: subprocess.Popen[bytes], timeout: float | None) -> None:
+    """Wait for its end and no longer: with a timeout, Popen.wait only looks now and then, 50 ms apart.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    if timeout is not None:
+        try:
+            descriptor = os.pidfd_open(child.pid)
+        except OSError:  # no descriptors left, or a kernel before 5.3
+            child.wait(timeout)
+            return
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            if not poll.poll(timeout * 1000):
+                raise subprocess.TimeoutExpired(child.args, timeout)
+        finally:
+            os.close(descriptor)
+    child.wait()
+
+
 def run(
     command: Sequence[str | Path],
     *,
@@ -117,7 +139,7 @@ def run(
         timed_out = False
         _running.add(child.pid)
         try:
-            child.wait(timeout)
+            _wait(child, timeout)
         except subprocess.TimeoutExpired:
             timed_out = True
         finally:
