@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 import killing
-from conftest import INTERPRETERS, Siteswap, run_python
+from conftest import INTERPRETERS, STRESS, Siteswap, run_python
 from siteswap import venv
 from siteswap.adopt import requirements
 from siteswap.fs import FileSystem
@@ -504,7 +504,7 @@ def test_killed_at_any_change(
     whole = killing.run(0, number, "adopt", kept)
     assert whole.status == 0, whole.err
     outcomes: collections.Counter[str] = collections.Counter()
-    step = max(1, whole.changes // 10)
+    step = max(1, whole.changes // (10 if STRESS else 5))
     moments = {1, *range(step, whole.changes, step), *range(whole.changes - 9, whole.changes + 1, 3)}
     for at in sorted(moments):
         shutil.rmtree(kept)

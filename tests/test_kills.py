@@ -36,7 +36,7 @@ MANY_SECONDS = 180.0 if STRESS else 8.0
 
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 HOME = {
-    "current", "format", "generations", "history", "lock", "log", "spare", "staging", "tags", "writer",
+    "bin", "current", "format", "generations", "history", "lock", "log", "spare", "staging", "tags", "writer",
 }  # fmt: skip
 
 

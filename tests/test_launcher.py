@@ -33,7 +33,7 @@ from siteswap import launcher
 
 REPORT = "from pair.report import report; report()"
 INTERPRETERS = interpreters()
-STARTS = 250 if STRESS else 6
+STARTS = 250 if STRESS else 4
 """How many starts of each kind the flip stress makes: few by default."""
 
 Make = Callable[..., Environment]

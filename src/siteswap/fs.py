@@ -204,7 +204,7 @@ class FileSystem:
         """What a symbolic link says, or None when `path` is not one."""
         try:
             return os.readlink(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             if error.errno == errno.EINVAL:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from siteswap import failed_builds, uv
+from siteswap import failed_builds, process, uv
 from siteswap.errors import Kind, SiteswapError
 from siteswap.fs import FileSystem
 from siteswap.lockfile import Artifact, LockFile
@@ -106,7 +106,7 @@ def resolve(
     done = uv.run(arguments, stdin=lines, extra=_variables(fs, scratch, requirements))
     if done.status != 0:
         raise _refusal(
-            done.stderr,
+            done,
             options,
             "these requirements cannot be satisfied together",
             "relax one of them, or add an index that has what is missing",
@@ -125,7 +125,7 @@ def name_of(fs: FileSystem, scratch: Path, requirement: Requirement, options: Op
     )  # fmt: skip
     if done.status != 0:
         raise _refusal(
-            done.stderr,
+            done,
             options,
             f"{requirement.text} cannot be read",
             "name a wheel, an archive of a source or a source directory",
@@ -179,12 +179,20 @@ def _variables(fs: FileSystem, scratch: Path, requirements: Sequence[Requirement
     return settled(fs, scratch) if any(item.place is not None for item in requirements) else {}
 
 
-def _refusal(stderr: str, options: Options, message: str, hint: str, what: str = "") -> SiteswapError:
+def _refusal(
+    done: process.Finished, options: Options, message: str, hint: str, what: str = ""
+) -> SiteswapError:
     """What is said of a failure of uv's: a build that failed is no conflict of requirements."""
-    detail = uv.explanation(stderr)
+    if done.status < 0:
+        return SiteswapError(
+            Kind.SYSTEM, f"the resolver was killed (signal {-done.status})", hint="run the command again"
+        )
+    detail = uv.explanation(done.stderr)
     failure = failed_builds.of_resolver(detail, isolated=options.way.python is None)
     if failure is None:
-        return UnsatisfiableError(Kind.REQUIREMENT, message, hint=hint, detail=detail)
+        # With another status uv could not find out, for want of a connection, say.
+        kind = UnsatisfiableError if done.status == 1 else SiteswapError
+        return kind(Kind.REQUIREMENT, message, hint=hint, detail=detail)
     told = failure.message.replace("a source", what, 1) if what else failure.message
     return SiteswapError(
         Kind.REQUIREMENT, told, hint=failure.hint, detail=failed_builds.without_advice(detail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from conftest import Ran, Siteswap
 from services.serving import until
+from siteswap import collect
 from siteswap.fs import FileSystem
 from wheelmaker import wheel
 
@@ -118,6 +120,7 @@ def test_every_command_works_on_layers(
     assert not unpublished.exists()
     siteswap("rollback", "-e", shipped).ok()
     siteswap("uninstall", "-e", shipped, "--no-check", "small").ok()
+    time.sleep(collect.GRACE_SECONDS)
     found = siteswap("gc", "-e", shipped, "--keep", "0").ok()
     assert "lower layer" in found.out, "what cannot be moved stays, and that is no failure"
     assert "lower layer" in siteswap("gc", "-e", shipped, "--keep", "0").ok().out
@@ -174,6 +177,7 @@ def test_a_lease_holds_when_its_file_is_copied_up(
         assert lease.stat().st_ino == below.st_ino
         install("small==3")
         assert before.pid in {item["pid"] for item in siteswap("ps", "-e", shipped, "--json").json}
+        time.sleep(collect.GRACE_SECONDS)
         assert "used by" in siteswap("gc", "-e", shipped, "--keep", "0").ok().out
         before.stdin.close()
     until(lambda: fs.lock(lease, make=False) is not None)
