@@ -295,6 +295,7 @@ def test_starting_all_the_time(filled: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as working:
         while not last:
             last = working.poll() is not None
+            seen.add("siteswap" in (filled / "pyvenv.cfg").read_text())
             done = subprocess.run([filled / "bin/swapapp"], capture_output=True, text=True, check=False)
             seen.add("siteswap" in (filled / "pyvenv.cfg").read_text())
             if done.stdout.split()[:2] != ["same", "2.0"] or done.stderr:

@@ -98,10 +98,10 @@ def resolve(
         known = {distribution.name: (distribution, metadata) for distribution, metadata in held}
     else:
         known = {}  # nobody asks, and reading it all takes its time
-    if no_index:
+    if no_index and known:
         for distribution, metadata in known.values():
             _offer(fs, offered, distribution, metadata)
-        arguments += ["--find-links", offered]
+        arguments += ["--find-links", offered.as_uri()]  # in a path uv would expand variables
     lines = "".join(f"{_line(fs, item, known, offered, staying)}\n" for item in requirements)
     done = uv.run(arguments, stdin=lines, extra=_variables(fs, scratch, requirements))
     if done.status != 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _HERE = """"$(
@@ -26,22 +26,22 @@ if [ -z "$VIRTUAL_ENV" ]; then
 fi"""
 """For sh: the directory above the script's own, whatever that is by now."""
 
+_SECOND = {
+    "activate": "$VIRTUAL_ENV/.siteswap/bin:",
+    "activate.fish": '"$VIRTUAL_ENV/.siteswap/bin" ',
+    "activate.csh": "$VIRTUAL_ENV:q/.siteswap/bin:",
+}
+"""A second directory on PATH, for each shell: where the environment has no pip, one there says what to do."""
+
 
 def scripts(environment: str, prompt: str) -> dict[str, str]:
     """Name and text of each activate script for the environment at that absolute path."""
-    values = {"@ENVIRONMENT@": environment, "@PROMPT@": prompt}
-
-    def filled(name: str, quote: Callable[[str], str]) -> str:
-        # In one pass: what is filled in may itself look like a place to fill.
-        return re.sub("@ENVIRONMENT@|@PROMPT@", lambda found: quote(values[found[0]]), _template(name))
-
-    quotes = {"activate": shlex.quote, "activate.fish": _fish, "activate.csh": _csh}
-    return {name: filled(name, quote) for name, quote in quotes.items()}
+    return _filled(environment, prompt, {name: _template(name, second) for name, second in _SECOND.items()})
 
 
 def plain(environment: str, prompt: str) -> dict[str, str]:
     """The same for a virtual environment that siteswap has nothing to do with."""
-    return {name: _plain(text) for name, text in scripts(environment, prompt).items()}
+    return _filled(environment, prompt, {name: _plain(name) for name in _SECOND})
 
 
 def relocatable(prompt: str | None) -> dict[str, str]:
@@ -54,17 +54,31 @@ def relocatable(prompt: str | None) -> dict[str, str]:
         ),
     }
     return {
-        name: _plain(_template(name).replace("@ENVIRONMENT@", where).replace("@PROMPT@", shown))
+        name: _plain(name).replace("@ENVIRONMENT@", where).replace("@PROMPT@", shown)
         for name, (where, shown) in values.items()
     }
 
 
-def _plain(text: str) -> str:
+def _filled(environment: str, prompt: str, templates: Mapping[str, str]) -> dict[str, str]:
+    values = {"@ENVIRONMENT@": environment, "@PROMPT@": prompt}
+    quotes: dict[str, Callable[[str], str]]
+    quotes = {"activate": shlex.quote, "activate.fish": _fish, "activate.csh": _csh}
+
+    def filled(template: str, quote: Callable[[str], str]) -> str:
+        # In one pass: what is filled in may itself look like a place to fill.
+        return re.sub("@ENVIRONMENT@|@PROMPT@", lambda found: quote(values[found[0]]), template)
+
+    return {name: filled(template, quotes[name]) for name, template in templates.items()}
+
+
+def _plain(name: str) -> str:
+    """A template without what is siteswap's: the second directory on PATH, and the names."""
+    text = _template(name, second="")
     return text.replace("_SITESWAP_OLD_", "_OLD_VIRTUAL_").replace("_siteswap_old_", "_old_virtual_")
 
 
-def _template(name: str) -> str:
-    return Path(__file__).with_name(f"{name}.in").read_text("utf-8")
+def _template(name: str, second: str) -> str:
+    return Path(__file__).with_name(f"{name}.in").read_text("utf-8").replace("@SECOND@", second)
 
 
 def _fish(text: str) -> str:
