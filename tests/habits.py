@@ -125,9 +125,9 @@ def cell(code):
     client.execute_interactive(code, output_hook=hook, timeout=60)
     return "".join(said).strip()
 
-print(cell("import helper"))
-print("\\x1b" in cell("%pip install -q helper"))
-print(cell("import helper; print(helper.__version__)"))
+print(cell("import siteswap_demo_helper"))
+print("\\x1b" in cell("%pip install -q siteswap-demo-helper"))
+print(cell("import siteswap_demo_helper; print(siteswap_demo_helper.__version__)"))
 cell("!pip install -q demo")
 print(cell("import demo; print(demo.__version__)"))
 manager.restart_kernel()
@@ -235,7 +235,7 @@ HABITS: tuple[Habit, ...] = (
     Habit(
         "pip install -r requirements.txt",
         "pip install -q -r requirements.txt\npip list --format freeze | grep -v -e pip -e setuptools",
-        shows=("demo==1.0", "helper==1.0"),
+        shows=("demo==1.0", "siteswap-demo-helper==1.0"),
         generations=1,
         files=REQUIREMENTS,
     ),
@@ -251,7 +251,7 @@ HABITS: tuple[Habit, ...] = (
         "pip freeze, everything out, everything in again",
         "pip install -q demo==1.0\npip freeze > frozen.txt\ncat frozen.txt\n"
         "pip freeze | xargs pip uninstall -q -y\npip freeze\npip install -q -r frozen.txt\ndemo",
-        shows=("demo==1.0", "helper==1.0", "1.0"),
+        shows=("demo==1.0", "siteswap-demo-helper==1.0", "1.0"),
         generations=3,
         long=True,
     ),
@@ -288,12 +288,15 @@ HABITS: tuple[Habit, ...] = (
         "pip install -q --no-deps demo\npip check",
         status=0,
         plain_status=1,
-        says=("demo 2.0: needs helper, which is not installed", "siteswap exec OPTION -- pip install"),
+        says=(
+            "demo 2.0: needs siteswap-demo-helper, which is not installed",
+            "siteswap exec OPTION -- pip install",
+        ),
         differs="refused where something is missing then",
     ),
     Habit(
         "pip install --no-deps of a complete list",
-        "pip install -q --no-deps demo==1.0 helper==1.0\ndemo",
+        "pip install -q --no-deps demo==1.0 siteswap-demo-helper==1.0\ndemo",
         shows=("1.0",),
         generations=1,
         long=True,
@@ -451,7 +454,7 @@ HABITS: tuple[Habit, ...] = (
     Habit(
         "uv pip list",
         "uv pip list -q --format freeze",
-        shows=("demo==2.0", "helper==1.0"),
+        shows=("demo==2.0", "siteswap-demo-helper==1.0"),
         needs=("demo",),
         pip=False,
     ),
@@ -517,7 +520,7 @@ HABITS: tuple[Habit, ...] = (
         "a notebook: %pip install, import in the next cell, !pip, restart",
         "python notebook.py",
         shows=(
-            "ModuleNotFoundError: No module named 'helper'",
+            "ModuleNotFoundError: No module named 'siteswap_demo_helper'",
             "1.0",
             "2.0",
             "2.0 ENV/bin/python",
@@ -559,7 +562,7 @@ test holds it to that. "A transaction by itself": one generation came of it and 
 the same, word for word, wherever the last column does not say otherwise; the path of a generation
 (`ENV/.siteswap/generations/N`) counts as that of the environment.
 
-The environment is `.venv`, and has pip in it where pip is typed; `demo` and `helper` are two small distributions.
+The environment is `.venv`, and has pip in it where pip is typed; `demo` and `siteswap-demo-helper` are two small distributions.
 
 It passed at full length (`SITESWAP_STRESS=1`) on Linux with CPython {own}; the second
 table, which needs the index, with {newest}. The default run leaves out some lines that take long, and tries those that

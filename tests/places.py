@@ -20,6 +20,9 @@ from wheelmaker import wheel
 OWN = f"3.{sys.version_info[1]}"
 """The interpreter of the default run."""
 
+HELPER = "siteswap-demo-helper"
+"""What `demo` requires: a name that no index has, so that no tool is given another with a newer version."""
+
 _FORWARD = """#!/bin/sh
 # In a plain venv: runs what `siteswap exec` would run.
 test "$1" = exec && test "$2" = -- && shift 2 && exec "$@"
@@ -31,8 +34,8 @@ def make_wheels(place: Path) -> Path:
     for version in ("1.0", "2.0"):
         code = f"__version__ = {version!r}\n\n\ndef main():\n    print(__version__)\n"
         files = {"demo/__init__.py": code, "demo/__main__.py": "from demo import main\nmain()\n"}
-        wheel(place, "demo", version, files, scripts={"demo": "demo:main"}, requires=["helper"])
-    wheel(place, "helper")
+        wheel(place, "demo", version, files, scripts={"demo": "demo:main"}, requires=[HELPER])
+    wheel(place, HELPER)
     wheel(place, "broken", files={"broken/__init__.py": "import nowhere_at_all\n"})
     bundled = _bundled(OWN)
     with zipfile.ZipFile(bundled) as archive:

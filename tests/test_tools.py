@@ -45,8 +45,9 @@ def served(offline: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """The wheels as an index, for tools that take no directory of them."""
     pages = tmp_path_factory.mktemp("index")
     for path in offline.iterdir():
-        (pages / path.name.partition("-")[0]).mkdir(exist_ok=True)
-        shutil.copy(path, pages / path.name.partition("-")[0])
+        project = pages / path.name.partition("-")[0].replace("_", "-")
+        project.mkdir(exist_ok=True)
+        shutil.copy(path, project)
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def __init__(self, *words: Any) -> None:

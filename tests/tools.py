@@ -72,7 +72,7 @@ SETUP = {
 MAKE = {
     "Makefile": "PREFIX ?= $(VIRTUAL_ENV)\ninstall:\n\tmkdir -p $(PREFIX)/share/mine\n"
     "\tinstall -m 755 tool $(PREFIX)/bin/tool\n\techo data > $(PREFIX)/share/mine/data\n"
-    "\tpython -m pip install -q --no-deps demo==1.0 helper\n",
+    "\tpython -m pip install -q --no-deps demo==1.0 siteswap-demo-helper\n",
     "tool": "#!/bin/sh\necho a tool\n",
 }
 FRESH = (
@@ -168,12 +168,12 @@ adapter.wait(20)
 TOOLS: tuple[Tool, ...] = (
     # -- installers
     Tool(
-        "pip", "siteswap exec -- python -m pip install -q demo==1.0 >log\ndemo\npip uninstall -q -y demo helper\npip freeze",
+        "pip", "siteswap exec -- python -m pip install -q demo==1.0 >log\ndemo\npip uninstall -q -y demo siteswap-demo-helper\npip freeze",
         kind="Installers", shows=("1.0",), generations=2, version="pip --version",
     ),
     Tool(
         "uv pip in a transaction",
-        "siteswap exec -- uv pip install -q demo==1.0 >log\ndemo\nsiteswap exec -- sh -c 'uv pip install -q -U demo && uv pip uninstall -q helper && uv pip install -q helper' >log\ndemo",
+        "siteswap exec -- uv pip install -q demo==1.0 >log\ndemo\nsiteswap exec -- sh -c 'uv pip install -q -U demo && uv pip uninstall -q siteswap-demo-helper && uv pip install -q siteswap-demo-helper' >log\ndemo",
         kind="Installers", shows=("1.0", "2.0"), generations=2, pip=False, version="uv --version", sample=True,
     ),
     Tool(
@@ -183,8 +183,8 @@ TOOLS: tuple[Tool, ...] = (
     ),
     Tool(
         "uv sync, uv add in a transaction",
-        "siteswap exec -- uv sync -q --active >log\ndemo\nsiteswap exec -- uv add -q --active helper >log\nuv pip list -q --format freeze\ngrep -c helper pyproject.toml",
-        kind="Installers", shows=("1.0", "demo==1.0", "helper==1.0"), generations=1, pip=False, files=UV, version="uv --version",
+        "siteswap exec -- uv sync -q --active >log\ndemo\nsiteswap exec -- uv add -q --active siteswap-demo-helper >log\nuv pip list -q --format freeze\ngrep -c siteswap-demo-helper pyproject.toml",
+        kind="Installers", shows=("1.0", "demo==1.0", "siteswap-demo-helper==1.0"), generations=1, pip=False, files=UV, version="uv --version",
     ),
     Tool(
         "uv sync, uv add, uv run, directly",
@@ -257,8 +257,8 @@ TOOLS: tuple[Tool, ...] = (
     ),
     Tool(
         "pip-tools", "pip-compile -q --strip-extras --no-header -o wanted.txt wanted.in\ngrep == wanted.txt\n"
-        "pip install -q demo==1.0\npip-sync -q wanted.txt\npip list --format freeze | grep -e demo -e helper",
-        kind="Installers", shows=("demo==2.0", "helper==1.0"), generations=2, needs=("pip-tools",), sample=True, files={"wanted.in": "demo\n"}, index=True,
+        "pip install -q demo==1.0\npip-sync -q wanted.txt\npip list --format freeze | grep demo",
+        kind="Installers", shows=("demo==2.0", "siteswap-demo-helper==1.0"), generations=2, needs=("pip-tools",), sample=True, files={"wanted.in": "demo\n"}, index=True,
     ),
     Tool(
         "pipenv in a transaction",
@@ -328,7 +328,7 @@ TOOLS: tuple[Tool, ...] = (
     Tool(
         "coverage, of an installed package, across generations",
         "sed -i s/pythonX/python$(python -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])')/ paths.ini\n"
-        "coverage run -p --source=demo main.py\npip install -q --no-deps --force-reinstall helper\ncoverage run -p --source=demo main.py\n"
+        "coverage run -p --source=demo main.py\npip install -q --no-deps --force-reinstall siteswap-demo-helper\ncoverage run -p --source=demo main.py\n"
         "coverage combine -q --rcfile=paths.ini\ncoverage report --rcfile=paths.ini --include='*/demo/*' | grep -c __init__",
         kind="Test tools", shows=("2.0", "1"), generations=1, needs=("demo", "coverage"), files={**PATHS, **MAIN}, index=True,
         differs="paths are those of the generations, so a combined report lists a file once each unless `[paths]` has `.venv/lib/pythonX.Y/site-packages` and `*/.siteswap/generations/*/lib/*/site-packages`, as here",
