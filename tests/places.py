@@ -184,3 +184,13 @@ def compare(
     assert other.status == habit.plain_status, f"{other.out}\n{other.err}"
     if not habit.differs:
         assert done.out == other.out
+
+
+def fails_plainly(
+    habit: Habit, name: str, root: Path, wheels: Path, *, beside: Sequence[Path] = (), served: str = ""
+) -> None:
+    """Type the lines in a plain venv alone; fails if they work there, so that siteswap must be tried too."""
+    theirs = Place(root / "plain", wheels, habit, name, beside, ours=False, served=served)
+    plain(theirs, habit)
+    done = theirs.types(habit.typed)
+    assert done.status != habit.plain_status, f"works with {name}: take `since` down\n{done.out}"

@@ -19,8 +19,8 @@ from uv import find_uv_bin
 
 from conftest import INTERPRETERS, STRESS, Siteswap
 from habits import RAN_ON
-from places import OWN, Place, compare, make_wheels
-from tools import AS_EXPECTED, RECORD, TOOLS, Tool, page, read_record
+from places import OWN, Place, compare, fails_plainly, make_wheels
+from tools import AS_EXPECTED, NOT_PLAIN_EITHER, RECORD, TOOLS, Tool, page, read_record
 
 NEWEST = max((name for name in INTERPRETERS if name in RAN_ON), key=lambda name: int(name[2:]))
 
@@ -28,9 +28,7 @@ CASES = [
     pytest.param(tool, name, id=f"{name}: {tool.name}", marks=[pytest.mark.index] if tool.index else [])
     for tool in TOOLS
     for name in sorted(INTERPRETERS)
-    if name in (*RAN_ON, "system")
-    and (name == "system" or int(name[2:]) >= tool.since)
-    and (STRESS or (tool.sample and name == (NEWEST if tool.index else OWN)))
+    if name in (*RAN_ON, "system") and (STRESS or (tool.sample and name == (NEWEST if tool.index else OWN)))
 ]
 
 
@@ -98,18 +96,26 @@ def test_tool(
     served: str,
     siteswap: Siteswap,
 ) -> None:
-    """The same lines in an environment of siteswap and in a plain venv beside it."""
+    """The same lines in an environment of siteswap and in a plain venv beside it.
+
+    Where the tool does not go together with a Python, in the plain venv only: they must fail.
+    """
     beside = [programs(tool.beside)] if tool.beside else []
+    too_old = name != "system" and int(name[2:]) < tool.since
+    expected = NOT_PLAIN_EITHER if too_old else AS_EXPECTED
     seen = {"result": "failed"}
     try:
-        compare(tool, name, tmp_path, offline, siteswap, beside=beside, served=served)
-        seen = {"result": AS_EXPECTED}
+        if too_old:
+            fails_plainly(tool, name, tmp_path, offline, beside=beside, served=served)
+        else:
+            compare(tool, name, tmp_path, offline, siteswap, beside=beside, served=served)
+        seen = {"result": expected}
     finally:
         if os.environ.get("SITESWAP_RECORD") == "1":
             place = Place(tmp_path / "version", offline, tool, name, beside)
-            place.env.symlink_to(tmp_path / "ours/project/.venv")
+            place.env.symlink_to(tmp_path / ("plain" if too_old else "ours") / "project/.venv")
             record(tool, name, seen | {"version": version(tool, place)})
-    assert read_record()[tool.name].get(name, seen)["result"] == AS_EXPECTED
+    assert read_record()[tool.name].get(name, seen)["result"] == expected
 
 
 def version(tool: Tool, place: Place) -> str:

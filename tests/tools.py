@@ -22,6 +22,8 @@ Seen = Mapping[str, Mapping[str, Mapping[str, str]]]
 """Tool, Python → what came of it (`result`), the tool's `version`, and on `failed` why."""
 
 AS_EXPECTED = "as expected"
+NOT_PLAIN_EITHER = "not in a plain venv either"
+"""On a Python older than `since`: seen to fail there."""
 
 
 @dataclass(frozen=True)
@@ -113,55 +115,183 @@ for name in ("python", "python3"):
     assert os.path.samefile(prefix + "/bin", env / "bin")
 print(subprocess.check_output([env / "bin/python", "-I", "-c", script], text=True).strip())
 """
-DEBUG = {
+DAP = '''\
+"""Says and hears what an editor and its debugger do."""
+import json, os, select
+
+class Session:
+    def __init__(self, incoming, outgoing):
+        self.incoming, self.outgoing, self.number, self.data, self.kept = incoming, outgoing, 0, b"", []
+
+    def send(self, command, **arguments):
+        self.number += 1
+        body = {"seq": self.number, "type": "request", "command": command, "arguments": arguments}
+        body = json.dumps(body).encode()
+        os.write(self.outgoing.fileno(), b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+
+    def hear(self, seconds):
+        while True:
+            head, mark, rest = self.data.partition(b"\\r\\n\\r\\n")
+            length = int(head.split(b":")[1]) if mark else 0
+            if mark and len(rest) >= length:
+                self.data = rest[length:]
+                return json.loads(rest[:length])
+            if not select.select([self.incoming], [], [], seconds)[0]:
+                return None
+            more = os.read(self.incoming.fileno(), 65536)
+            assert more, "the other side hung up"
+            self.data += more
+
+    def until(self, kind, name, seconds=60):
+        """What is told by an event or a response; None if it does not come. Others are kept for later."""
+        for message in self.kept:
+            if (message["type"], message.get("command", message.get("event"))) == (kind, name):
+                break
+        else:
+            while message := self.hear(seconds):
+                if (message["type"], message.get("command", message.get("event"))) == (kind, name):
+                    break
+                self.kept.append(message)
+            else:
+                return None
+            self.kept.append(message)
+        self.kept.remove(message)
+        assert message.get("success", True), message
+        return message.get("body", {})
+
+    def ask(self, command, **arguments):
+        self.send(command, **arguments)
+        told = self.until("response", command)
+        assert told is not None, command
+        return told
+
+    def start(self, how, breakpoints, **arguments):
+        self.ask("initialize", adapterID="python", pathFormat="path", linesStartAt1=True)
+        self.send(how, justMyCode=False, **arguments)
+        self.until("event", "initialized")
+        for path, line in breakpoints.items():
+            self.stop_at(path, line)
+        self.ask("configurationDone")
+
+    def stop_at(self, path, *lines):
+        """Of all that is set in this file."""
+        told = self.ask("setBreakpoints", source={"path": path}, breakpoints=[{"line": line} for line in lines])
+        assert all(one["verified"] for one in told["breakpoints"]), told
+
+    def stopped(self, *asked, seconds=60):
+        """The file where it stops, the line, and what the expressions are there; None if it does not stop."""
+        event = self.until("event", "stopped", seconds)
+        if event is None:
+            return None
+        self.thread = event["threadId"]
+        frame = self.ask("stackTrace", threadId=self.thread)["stackFrames"][0]
+        values = [self.ask("evaluate", expression=one, frameId=frame["id"])["result"] for one in asked]
+        return [frame["source"]["path"], frame["line"], *values]
+
+    def go_on(self):
+        self.ask("continue", threadId=self.thread)
+'''
+LAUNCH = {
+    "dap.py": DAP,
     "main.py": "import demo\nvalue = demo.__version__\nprint('ran', value)\n",
     "client.py": """\
-import json, os, subprocess, sys
+import os, subprocess, sys
+import dap
 
-env = os.environ["VIRTUAL_ENV"]
-adapter = subprocess.Popen([sys.executable, "-m", "debugpy.adapter"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-number = 0
-
-def send(command, **arguments):
-    global number
-    number += 1
-    body = json.dumps({"seq": number, "type": "request", "command": command, "arguments": arguments}).encode()
-    adapter.stdin.write(b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
-    adapter.stdin.flush()
-    return number
-
-def until(kind, name):
-    while True:
-        length = 0
-        while (line := adapter.stdout.readline()).strip():
-            length = int(line.split(b":")[1])
-        message = json.loads(adapter.stdout.read(length))
-        if message["type"] == kind and message.get("command", message.get("event")) == name:
-            assert message.get("success", True), message
-            return message.get("body", {})
-        if message["type"] == "request":
-            raise SystemExit(f"not expected: {message}")
-
-send("initialize", adapterID="python", pathFormat="path", linesStartAt1=True)
-until("response", "initialize")
+words = [sys.executable, "-m", "debugpy.adapter"]
+adapter = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+session = dap.Session(adapter.stdout, adapter.stdin)
 main = os.path.abspath("main.py")
-send("launch", program=main, python=[env + "/bin/python"], console="internalConsole", justMyCode=False)
-until("event", "initialized")
-send("setBreakpoints", source={"path": main}, breakpoints=[{"line": 3}])
-until("response", "setBreakpoints")
-send("configurationDone")
-thread = until("event", "stopped")["threadId"]
-send("stackTrace", threadId=thread)
-frame = until("response", "stackTrace")["stackFrames"][0]
-print(os.path.basename(frame["source"]["path"]), frame["line"])
-for asked in ("value", "demo.__file__", "__import__('sys').executable"):
-    send("evaluate", expression=asked, frameId=frame["id"])
-    print(until("response", "evaluate")["result"])
-send("continue", threadId=thread)
-until("event", "terminated")
-send("disconnect", terminateDebuggee=True)
+python = [os.environ["VIRTUAL_ENV"] + "/bin/python"]
+session.start("launch", {main: 3}, program=main, python=python, console="internalConsole")
+path, line, *values = session.stopped("value", "demo.__file__", "__import__('sys').executable")
+print(os.path.basename(path), line)
+print(*values, sep="\\n")
+session.go_on()
+session.until("event", "terminated")
+session.send("disconnect", terminateDebuggee=True)
 adapter.stdin.close()
 adapter.wait(20)
+""",
+}
+ATTACH = {
+    "dap.py": DAP,
+    "main.py": "import time\nimport demo, siteswap_demo_helper\n\nwhile True:\n"
+    "    demo.main()\n    siteswap_demo_helper.main()\n    time.sleep(0.1)\n",
+    "program.py": '''\
+"""A program that waits for a debugger, and its files as an editor names them."""
+import atexit, os, socket, subprocess, sys, time
+import dap
+
+env = os.environ["VIRTUAL_ENV"]
+modules = env + "/lib/python%d.%d/site-packages/" % sys.version_info[:2]
+demo, helper = modules + "demo/__init__.py", modules + "siteswap_demo_helper/__init__.py"
+with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+words = ["python", "-Xfrozen_modules=off", "-m", "debugpy", "--listen", str(port), "--wait-for-client", "main.py"]
+process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+atexit.register(process.kill)
+
+def connect():
+    for _ in range(600):
+        try:
+            link = socket.create_connection(("127.0.0.1", port))
+            return dap.Session(link, link)
+        except OSError:
+            time.sleep(0.1)
+            assert process.poll() is None
+    raise SystemExit("nobody listens")
+
+def upgrade():
+    subprocess.run(["pip", "install", "-q", "-U", "demo"], check=True)
+
+def end(session):
+    session.send("disconnect", terminateDebuggee=True)
+    process.wait(20)
+''',
+    "before.py": """\
+from program import *
+
+session = connect()
+session.start("attach", {demo: 5})
+path, line, *values = session.stopped("__version__", "__file__")
+print(line, *values, path)
+upgrade()
+session.go_on()
+print(*session.stopped("__version__")[1:])
+session.stop_at(demo)
+session.stop_at(demo, 5)
+session.go_on()
+print(*session.stopped("__version__")[1:])
+end(session)
+subprocess.run(["demo"], check=True)
+""",
+    "after.py": """\
+from program import *
+
+session = connect()
+session.start("attach", {demo: 5})
+prefix = session.stopped("__import__('sys').prefix")[2].strip("'")
+upgrade()
+session.stop_at(demo)
+session.stop_at(helper, 5)
+session.go_on()
+known = found = session.stopped(seconds=3)
+print("by the path in the environment:", "stops" if known else "does not stop")
+if not known:
+    session.stop_at(helper)
+    session.stop_at(helper.replace(env, prefix), 5)
+    found = session.stopped(seconds=20)
+print("by the path that the stack shows:", "stops" if found else "does not stop")
+session.stop_at(helper)
+session.stop_at(helper.replace(env, prefix))
+session.ask("disconnect", terminateDebuggee=False)
+session = connect()
+session.start("attach", {helper: 5}, pathMappings=[{"localRoot": env + "/lib", "remoteRoot": prefix + "/lib"}])
+found = session.stopped(seconds=20)
+print("with pathMappings:", "stops" if found and found[0] == helper else "does not stop")
+end(session)
+sys.exit(0 if known else 3)
 """,
 }
 
@@ -376,7 +506,19 @@ TOOLS: tuple[Tool, ...] = (
     # -- debuggers and profilers
     Tool(
         "debugpy, launch", "python client.py", kind="Debuggers and profilers",
-        shows=("main.py 3", "'2.0'"), needs=("demo", "debugpy"), pip=False, files=DEBUG, index=True,
+        shows=("main.py 3", "'2.0'"), needs=("demo", "debugpy"), pip=False, files=LAUNCH, index=True,
+    ),
+    Tool(
+        "debugpy, attach: a breakpoint in a module of the environment, and an upgrade meanwhile", "python before.py",
+        kind="Debuggers and profilers", shows=("5 '1.0'", "2.0"), generations=1,
+        needs=("demo==1.0", "debugpy"), files=ATTACH, index=True,
+    ),
+    Tool(
+        "debugpy, attach: a breakpoint set for the first time after an upgrade", "python after.py",
+        kind="Debuggers and profilers", generations=1, needs=("demo==1.0", "debugpy"), files=ATTACH, index=True,
+        status=3, shows=("by the path in the environment: does not stop", "by the path that the stack shows: stops", "with pathMappings: stops"),
+        differs="a program that was started before the upgrade does not stop there, though the debugger says that it is set: the path leads to the new "
+        "generation. Set it in the file that the stack shows (`ENV/.siteswap/generations/N/…`), or attach with `pathMappings` from `ENV/lib` to `lib` in the program's `sys.prefix`, as tried here too (the editor shows the new version's text then)",
     ),
     Tool(
         "py-spy dump", "python sleeper.py &\nwhile test ! -e ready; do sleep .1; done\npy-spy dump --pid $! | grep -o -e 'wait (.*)' -e '<module> (.*)'\nkill $!",
@@ -410,13 +552,16 @@ MORE = """
 
 What other tools do with an environment, beside the same in a plain venv, as above; `siteswap exec -- CMD` is `CMD` in
 the plain venv. The default run tries {samples} of these lines on one interpreter, a run at full length all of them on all
-interpreters; so far most have been tried on the newest, some on others too. What was seen is in
-`tests/compatibility.json` (`SITESWAP_STRESS=1 SITESWAP_RECORD=1 pytest tests/test_tools.py` writes it), and the columns "Python" and "version" are made of that: what is not there has not been tried. A
-tool that stands "beside" is installed elsewhere, on the newest Python, as by `uv tool install`; pdm with `hishel<1` and
-`unearth<0.18`, for the newest of these did not go together, in a plain venv neither, and neither these nor pipenv work with 3.9.
+interpreters. What was seen is in `tests/compatibility.json` (`SITESWAP_STRESS=1 SITESWAP_RECORD=1 pytest
+tests/test_tools.py` writes it), and the columns "Python" and "version" are made of that: a Python that is not there has
+not been tried. "Not in a plain venv either": the tool does not go together with that Python, and was seen to fail without
+siteswap. A tool that stands "beside" is installed elsewhere, on the newest Python, as by `uv tool install`; pdm with
+`hishel<1` and `unearth<0.18`, for the newest of these did not go together, in a plain venv neither; what it and pipenv run
+in the environment is code for 3.10 and newer.
 
 VS Code's extension is not run here: asked is what it asks, of `pyvenv.cfg` and of the interpreter. pyright is the wheel,
-which fetches the program itself with the machine's node; basedpyright brings both along.
+which fetches the program itself with the machine's node; basedpyright brings both along. For debugpy a small client says
+what an editor says, and names modules by their paths in the environment (`ENV/lib/pythonX.Y/site-packages/…`).
 
 {tables}"""
 
