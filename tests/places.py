@@ -187,10 +187,20 @@ def compare(
 
 
 def fails_plainly(
-    habit: Habit, name: str, root: Path, wheels: Path, *, beside: Sequence[Path] = (), served: str = ""
+    habit: Habit,
+    name: str,
+    root: Path,
+    wheels: Path,
+    reason: str,
+    *,
+    beside: Sequence[Path] = (),
+    served: str = "",
 ) -> None:
-    """Type the lines in a plain venv alone; fails if they work there, so that siteswap must be tried too."""
+    """Type the lines in a plain venv alone; fails unless they fail there, for the reason that is known."""
     theirs = Place(root / "plain", wheels, habit, name, beside, ours=False, served=served)
     plain(theirs, habit)
     done = theirs.types(habit.typed)
     assert done.status != habit.plain_status, f"works with {name}: take `since` down\n{done.out}"
+    log = theirs.root / "log"
+    told = done.out + done.err + (log.read_text() if log.exists() else "")
+    assert reason in told, told

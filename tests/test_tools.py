@@ -106,7 +106,7 @@ def test_tool(
     seen = {"result": "failed"}
     try:
         if too_old:
-            fails_plainly(tool, name, tmp_path, offline, beside=beside, served=served)
+            fails_plainly(tool, name, tmp_path, offline, tool.before, beside=beside, served=served)
         else:
             compare(tool, name, tmp_path, offline, siteswap, beside=beside, served=served)
         seen = {"result": expected}
