@@ -179,7 +179,7 @@ def calls(path: Path, function: str) -> bool:
     [
         ("flip", {"transaction.py", "environment.py", "create.py"}),
         ("detach", {"collect.py"}),
-        ("sweep", {"environment.py"}),
+        ("sweep", {"housekeeping.py"}),
         ("supplant", {"doctor/repair.py"}),
         ("restore", {"doctor/repair.py"}),
         ("unlink_top_level", {"flip.py", "recovery.py"}),

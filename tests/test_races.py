@@ -484,6 +484,7 @@ def _assert_no_cruft(env: Path) -> None:
     left = racing.inside(env)
     assert left["staging"] == []
     known = [
+        "bin",
         "current",
         "format",
         "generations",

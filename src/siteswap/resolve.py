@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import zipfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -183,11 +184,14 @@ def _refusal(
     done: process.Finished, options: Options, message: str, hint: str, what: str = ""
 ) -> SiteswapError:
     """What is said of a failure of uv's: a build that failed is no conflict of requirements."""
-    if done.status < 0:
-        return SiteswapError(
-            Kind.SYSTEM, f"the resolver was killed (signal {-done.status})", hint="run the command again"
-        )
     detail = uv.explanation(done.stderr)
+    if -done.status in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        what = f"the resolver was killed (signal {-done.status})"
+        return SiteswapError(Kind.SYSTEM, what, hint="run the command again")
+    if done.status < 0:  # nonsense by the kilobyte makes it run out of stack
+        what = f"the resolver broke down over these requirements (signal {-done.status})"
+        hint = "look for one that makes no sense, or leave out what was asked for last"
+        return SiteswapError(Kind.REQUIREMENT, what, hint=hint, detail=detail)
     failure = failed_builds.of_resolver(detail, isolated=options.way.python is None)
     if failure is None:
         # With another status uv could not find out, for want of a connection, say.
