@@ -303,3 +303,15 @@ with Confinement(Terms((Path({str(scratch)!r}),), 0o022)) as found:
             break
         time.sleep(0.05)
     assert not alive("sleep 4016")
+
+
+@pytest.mark.parametrize("timeout", [None, 60.0, 1e9, float("inf")])
+def test_any_number_of_seconds_is_a_timeout(timeout: float | None) -> None:
+    """Also more than the kernel can wait for at once."""
+    assert process.run([sys.executable, "-c", "print('done')"], timeout=timeout).stdout == "done\n"
+
+
+def test_what_takes_too_long_is_ended() -> None:
+    begun = time.monotonic()
+    assert process.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2).timed_out
+    assert time.monotonic() - begun < 30

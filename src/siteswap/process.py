@@ -74,6 +74,10 @@ def owner_account(uid: int, gid: int) -> Account:
         return Account(str(uid), uid, gid, (gid,))
 
 
+_LONGEST_POLL = 2**31 - 1
+"""Milliseconds: 24 days. The kernel takes no more, and a setting may be any number."""
+
+
 def _wait(child: subprocess.Popen[bytes], timeout: float | None) -> None:
     """Wait for its end and no longer: with a timeout, Popen.wait only looks now and then, 50 ms apart.
 
@@ -88,7 +92,7 @@ def _wait(child: subprocess.Popen[bytes], timeout: float | None) -> None:
         try:
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            if not poll.poll(timeout * 1000):
+            if not poll.poll(min(timeout * 1000, _LONGEST_POLL)):
                 raise subprocess.TimeoutExpired(child.args, timeout)
         finally:
             os.close(descriptor)
